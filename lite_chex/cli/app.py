@@ -1,0 +1,31 @@
+"""The typer app that every command registers with, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from lite_chex.errors import UserError
+
+app = typer.Typer(
+    name="litechex",
+    help="Label chest X-ray reports with a small LLM: 4-bit SFT, reward model, PPO and DPO on one GPU. "
+    "A research tool, not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def main() -> None:
+    """Run the command line: 0 done, 1 wrong input (one sentence), 2 usage, 130 interrupted."""
+    try:
+        app()
+    except UserError as error:
+        print(f"litechex: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("litechex: interrupted; everything so far is kept.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,35 @@
+"""Writing a file so that a crash, a full disk or Ctrl-C never leaves half of one under its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lite_chex.errors import UserError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` to write to; renamed to ``path`` when the block ends well.
+
+    An earlier file of that name stays as it was until then, and for good if the block fails.
+
+    Raises:
+        UserError: if the folder cannot be made or written, or the disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"{path}: could not be written ({reason}); what was there before is unchanged") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

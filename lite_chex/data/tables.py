@@ -1,0 +1,254 @@
+"""CSV, CSV.GZ, JSONL and Parquet as one stream of rows, in which a bad row is a row with an error.
+
+What differs from a plain ``csv.reader``: a row that cannot be read (wrong number of cells, bytes that
+are not UTF-8, a broken JSON line, a quote that is never closed) does not end the file. It comes out as
+a row with ``error`` set, at its own position, so that rows keep their numbers.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from lite_chex.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+EXTENSIONS = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
+JSONL_PROBE_ROWS = 100
+"""A JSONL file has no header: its columns are the keys of this many rows."""
+CELL_LIMIT = 1_000_000
+"""Characters in one CSV cell, above which an unclosed quote is assumed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One data row. cells: the asked-for columns, in the order asked (None where null or missing)."""
+
+    number: int
+    cells: tuple[object, ...]
+    error: str | None = None
+
+
+def table_kind(path: Path) -> str:
+    """``csv``, ``jsonl`` or ``parquet``.
+
+    Raises:
+        UserError: if the file does not exist or its extension is none of :data:`EXTENSIONS`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give one file ({', '.join(EXTENSIONS)})")
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith(".csv"):
+        return "csv"
+    if name.endswith((".jsonl", ".json")):
+        # ".json": CheXpert Plus calls its JSON lines so.
+        return "jsonl"
+    if path.name.lower().endswith(".parquet"):
+        return "parquet"
+    raise UserError(f"{path}: unknown kind of file; the name must end in one of {', '.join(EXTENSIONS)}")
+
+
+class Table:
+    """A file of rows, opened anew for each pass. columns: the names its header (or schema) gives.
+
+    header: False reads a CSV without a header line; its columns are then named ``0``, ``1``, ….
+
+    Raises:
+        UserError: if the file is missing, of an unknown kind, unreadable or without a header.
+    """
+
+    def __init__(self, path: Path, header: bool = True) -> None:
+        self.path = Path(path)
+        self.kind = table_kind(self.path)
+        self.header = header
+        with _readable(self.path):
+            self.columns = self._read_columns()
+        repeated = sorted({c for c in self.columns if self.columns.count(c) > 1})
+        if repeated:
+            raise UserError(f'{self.path}: column "{repeated[0]}" stands twice in the header; rename one')
+
+    def require(self, *names: str) -> None:
+        """Raise a UserError naming the file and its columns unless all of ``names`` are among them."""
+        for name in names:
+            if name not in self.columns:
+                raise UserError(f'{self.path}: no column "{name}"; its columns are {", ".join(self.columns)}')
+
+    def metadata(self, key: bytes) -> bytes | None:
+        """A value of a Parquet file's own metadata; None where there is none, or for another kind of file."""
+        if self.kind != "parquet":
+            return None
+        with _readable(self.path), self._parquet() as file:
+            return (file.schema_arrow.metadata or {}).get(key)
+
+    def rows(self, names: Sequence[str]) -> Iterator[Row]:
+        """Stream the rows, each with the cells of the columns ``names``."""
+        self.require(*names)
+        with _readable(self.path):
+            if self.kind == "csv":
+                yield from self._csv_rows(names)
+            elif self.kind == "jsonl":
+                yield from self._jsonl_rows(names)
+            else:
+                yield from self._parquet_rows(names)
+
+    def count(self) -> int:
+        """How many rows :meth:`rows` gives, without building them."""
+        with _readable(self.path):
+            if self.kind == "parquet":
+                with self._parquet() as file:
+                    return int(file.metadata.num_rows)
+            if self.kind == "jsonl":
+                with self._open() as raw:
+                    return sum(1 for line in raw if line.strip())
+            return sum(1 for _ in self._csv_cells())
+
+    def _open(self) -> IO[bytes]:
+        if self.path.name.lower().endswith(".gz"):
+            return gzip.open(self.path, "rb")  # type: ignore[return-value]
+        return self.path.open("rb")
+
+    def _parquet(self) -> pq.ParquetFile:
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(self.path)
+
+    def _read_columns(self) -> list[str]:
+        if self.kind == "parquet":
+            with self._parquet() as file:
+                return list(file.schema_arrow.names)
+        if self.kind == "jsonl":
+            keys: dict[str, None] = {}
+            for row in self._json_objects(JSONL_PROBE_ROWS):
+                keys.update(dict.fromkeys(row if isinstance(row, dict) else ()))
+            if not keys:
+                raise UserError(
+                    f"{self.path}: no JSON object in its first {JSONL_PROBE_ROWS} lines (one a line is read)"
+                )
+            return list(keys)
+        with self._text() as text:
+            first = next(_csv_lines(text), None)
+        if not isinstance(first, list):
+            raise UserError(f"{self.path}: is empty; a header line with column names was expected")
+        if not self.header:
+            return [str(i) for i in range(len(first))]
+        if any(_not_utf8(cell) for cell in first):
+            raise UserError(f"{self.path}: its header is not UTF-8; save the file as UTF-8")
+        return [cell.strip() for cell in first]
+
+    def _text(self) -> io.TextIOWrapper:
+        # Bytes that are not UTF-8 become surrogates, so that only their own row is lost.
+        return io.TextIOWrapper(self._open(), encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+    def _csv_cells(self) -> Iterator[list[str] | str]:
+        with self._text() as text:
+            rows = _csv_lines(text)
+            if self.header:
+                next(rows, None)
+            yield from rows
+
+    def _csv_rows(self, names: Sequence[str]) -> Iterator[Row]:
+        width = len(self.columns)
+        picks = [self.columns.index(name) for name in names]
+        nothing = (None,) * len(picks)
+        for number, cells in enumerate(self._csv_cells()):
+            if isinstance(cells, str):
+                yield Row(number, nothing, cells)
+                continue
+            # What can be read of a bad row is kept: its id, above all.
+            picked = tuple(cells[i] if i < len(cells) and not _not_utf8(cells[i]) else None for i in picks)
+            if len(cells) != width:
+                yield Row(number, picked, f"{len(cells)} cells, but the header has {width}")
+            elif any(_not_utf8(cells[i]) for i in picks):
+                yield Row(number, picked, "not UTF-8")
+            else:
+                yield Row(number, picked)
+
+    def _json_objects(self, limit: int | None = None) -> Iterator[dict[str, object] | str]:
+        """Each non-blank line as an object, or as the sentence that says why it is none."""
+        with self._open() as raw:
+            number = 0
+            for line in raw:
+                if not line.strip():
+                    continue
+                if limit is not None and number >= limit:
+                    return
+                number += 1
+                try:
+                    value = json.loads(line.decode("utf-8-sig"))
+                except UnicodeDecodeError:
+                    yield "not UTF-8"
+                except (ValueError, RecursionError):
+                    yield "not a JSON object"
+                else:
+                    yield value if isinstance(value, dict) else "not a JSON object"
+
+    def _jsonl_rows(self, names: Sequence[str]) -> Iterator[Row]:
+        nothing = (None,) * len(names)
+        for number, value in enumerate(self._json_objects()):
+            if isinstance(value, str):
+                yield Row(number, nothing, value)
+            else:
+                yield Row(number, tuple(value.get(name) for name in names))
+
+    def _parquet_rows(self, names: Sequence[str]) -> Iterator[Row]:
+        number = 0
+        with self._parquet() as file:
+            for batch in file.iter_batches(batch_size=4096, columns=list(dict.fromkeys(names))):
+                columns = [batch.column(name).to_pylist() for name in names]
+                cells: Iterator[tuple[object, ...]] = zip(*columns) if columns else iter([()] * batch.num_rows)
+                for row in cells:
+                    yield Row(number, row)
+                    number += 1
+
+
+class _readable:
+    """Turns what an unreadable file raises, wherever in it, into a UserError that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        if isinstance(error, (gzip.BadGzipFile, EOFError, zlib.error)):
+            raise UserError(f"{self.path}: is no complete gzip file; unpack it or fetch it again") from error
+        if type(error).__module__.startswith("pyarrow"):
+            raise UserError(f"{self.path}: is no readable Parquet file; fetch or write it again") from error
+        if isinstance(error, OSError):
+            raise UserError(f"{self.path}: cannot be read ({error.strerror or type(error).__name__})") from error
+
+
+def _csv_lines(text: io.TextIOWrapper) -> Iterator[list[str] | str]:
+    """The rows of a CSV; for a row that the parser gives up on, the sentence that says why."""
+    csv.field_size_limit(CELL_LIMIT)
+    # Strict: otherwise a quote that is never closed swallows the rows after it into one report, silently.
+    reader = csv.reader(text, strict=True)
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield "not readable as CSV (a stray quote, or one that is never closed)"
+            continue
+        if cells:
+            yield cells
+
+
+def _not_utf8(cell: str) -> bool:
+    return not cell.isascii() and any("\ud800" <= c <= "\udfff" for c in cell)

@@ -1,0 +1,399 @@
+"""Score any number of systems against one gold, with intervals and paired comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from lite_chex.errors import UserError
+from lite_chex.evaluate import bootstrap as boot
+from lite_chex.evaluate.counts import CodeArray, cell_codes, confusion, error_counts, errors_of_reports
+from lite_chex.evaluate.lengths import LENGTH_BINS, length_bins
+from lite_chex.evaluate.protocols import (
+    MIN_SUPPORT,
+    BoolArray,
+    CellCounts,
+    FloatArray,
+    Protocol,
+    averaged_cells,
+    cell_counts,
+    kappa,
+    protocol_named,
+    rrg_f1,
+    scores,
+)
+from lite_chex.findings import FindingSet, LabelArray
+
+ERROR_KINDS = ("missed", "hallucinated", "wrong_certainty", "format")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One figure with its 95% interval. None = undefined. n: its support (gold labels, or reports).
+
+    best: no other system is better. tied: not the best, but the paired interval of its difference from
+    the best holds zero.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    best: bool = False
+    tied: bool = False
+
+
+@dataclass(frozen=True)
+class CellScore:
+    """One finding at one certainty. averaged: whether means average it."""
+
+    f1: float | None
+    precision: float | None
+    recall: float | None
+    support: int
+    averaged: bool
+
+
+@dataclass(frozen=True)
+class SystemResult:
+    """Everything that is known of one system; the keys are findings, cells of the protocol, length bins.
+
+    errors: wrong cells by kind (counts); errors_per_report and perfect_reports (a share) with intervals.
+    confusion: int64 ``[F, 4, 5]`` (see counts.py). kappa and rrg are None under ``presence``.
+    """
+
+    name: str
+    macro_f1: Estimate
+    macro_f1_supported: Estimate
+    per_finding: dict[str, Estimate]
+    per_certainty: dict[str, Estimate]
+    per_length: dict[str, Estimate] | None
+    cells: dict[str, dict[str, CellScore]]
+    errors: dict[str, int]
+    errors_per_report: Estimate
+    perfect_reports: Estimate
+    kappa: dict[str, Estimate] | None
+    rrg: dict[str, Estimate] | None
+    confusion: npt.NDArray[np.int64] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """b against a on the same resamples: every difference is ``b - a``. None where undefined.
+
+    p_holm: adjusted over all comparisons of the evaluation. detectable: see bootstrap.detectable.
+    """
+
+    a: str
+    b: str
+    delta: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    detectable: float | None
+    errors_delta: float
+    errors_low: float | None
+    errors_high: float | None
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the interval of the difference in macro F1 leaves zero out."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+    @property
+    def errors_resolved(self) -> bool:
+        """Whether the interval of the difference in errors per report leaves zero out."""
+        low, high = self.errors_low, self.errors_high
+        return low is not None and high is not None and not low <= 0 <= high
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """systems in the order given. left_out: resamples in which an averaged cell had no gold."""
+
+    protocol: Protocol
+    findings: FindingSet
+    n: int
+    systems: dict[str, SystemResult]
+    comparisons: list[Comparison]
+    bootstrap: int
+    seed: int
+    supported_cells: int
+    averaged_cells: int
+    left_out: int
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The figures that a training loop watches. None = undefined (the gold has none of it)."""
+
+    macro_f1: float | None
+    macro_f1_supported: float | None
+    errors_per_report: float
+    per_finding: dict[str, float | None]
+    per_certainty: dict[str, float | None]
+
+
+def _number(value: float | np.floating) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _estimates(
+    values: FloatArray, draws: FloatArray, n: npt.NDArray[np.integer] | int, lower_is_better: bool = False
+) -> list[Estimate]:
+    """One row of a table: values ``[S]`` with their resamples ``[B, S]`` -> an Estimate per system."""
+    sign = -1.0 if lower_is_better else 1.0
+    low, high = boot.interval(draws) if len(draws) else (np.full(len(values), np.nan),) * 2
+    support = np.broadcast_to(np.asarray(n), values.shape)
+    defined = np.isfinite(values)
+    best = int(np.argmax(np.where(defined, sign * values, -np.inf))) if defined.any() else None
+    row = []
+    for s, value in enumerate(values):
+        is_best = best is not None and bool(defined[s] and abs(value - values[best]) < 1e-12)
+        tied = False
+        if best is not None and defined[s] and not is_best and len(draws):
+            lower, upper = boot.interval((draws[:, best] - draws[:, s])[:, None])
+            tied = bool(np.isfinite(lower[0])) and bool(lower[0] <= 0 <= upper[0])
+        row.append(Estimate(_number(value), _number(low[s]), _number(high[s]), int(support[s]), is_best, tied))
+    return row
+
+
+def _rows(
+    keys: tuple[str, ...], values: FloatArray, draws: FloatArray, n: npt.NDArray[np.integer]
+) -> list[dict[str, Estimate]]:
+    """values ``[S, K]``, draws ``[B, S, K]``, n ``[K]`` -> per system a dict over the keys."""
+    columns = [_estimates(values[:, k], draws[:, :, k], int(n[k])) for k in range(len(keys))]
+    return [{key: columns[k][s] for k, key in enumerate(keys)} for s in range(len(values))]
+
+
+def score(gold: LabelArray, pred: LabelArray, findings: FindingSet, protocol: str = "macro") -> Score:
+    """The point figures of one system, without a bootstrap: cheap enough for every validation step.
+
+    gold, pred: int8 ``[n, F]``; SKIP cells of the gold are not scored.
+    """
+    chosen = protocol_named(protocol)
+    counts = confusion(cell_codes(gold, {"prediction": pred}, presence=chosen.presence))[0]
+    cells = cell_counts(counts, chosen.cells)
+    result = scores(cells, chosen, averaged_cells(cells.gold, chosen, findings))
+    supported = scores(cells, chosen, averaged_cells(cells.gold, chosen, findings, MIN_SUPPORT))
+    errors = float(sum(error_counts(counts).values()))
+    return Score(
+        macro_f1=_number(float(result.headline)),
+        macro_f1_supported=_number(float(supported.headline)),
+        errors_per_report=errors / max(len(gold), 1),
+        per_finding={name: _number(v) for name, v in zip(findings.names, result.per_finding, strict=True)},
+        per_certainty={name: _number(v) for name, v in zip(chosen.cells, result.per_cell, strict=True)},
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Counts of a set of reports (all, or one length bin) with their resamples, for every system."""
+
+    counts: npt.NDArray[np.int64]
+    draws: npt.NDArray[np.float32]
+
+    def headline(self, protocol: Protocol, findings: FindingSet, at_least: int) -> tuple[FloatArray, FloatArray, int]:
+        """Values ``[S]``, draws ``[B, S]`` and how many cells are averaged."""
+        cells = cell_counts(self.counts, protocol.cells)
+        averaged = averaged_cells(cells.gold[0], protocol, findings, at_least)
+        drawn = scores(cell_counts(self.draws, protocol.cells), protocol, averaged).headline
+        return scores(cells, protocol, averaged).headline, drawn, int(averaged.sum())
+
+
+def evaluate(
+    gold: LabelArray,
+    systems: Mapping[str, LabelArray],
+    findings: FindingSet,
+    *,
+    protocol: str = "macro",
+    lengths: npt.NDArray[np.integer] | None = None,
+    format_errors: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    notes: list[str] | None = None,
+) -> Evaluation:
+    """Score every system against the gold on the same resamples.
+
+    gold and each system: int8 ``[n, F]`` in the order of ``findings``; SKIP cells of the gold are not
+    scored. lengths: tokens per report ``[n]`` (negative = not known). format_errors: per system, bool
+    ``[n]``, True where there was no readable answer. bootstrap: resamples, 0 for no intervals.
+
+    Raises:
+        UserError: where there is nothing to score, shapes disagree, or a value is no label.
+    """
+    chosen = protocol_named(protocol)
+    if not systems:
+        raise UserError("there is no prediction to score: give at least one --pred NAME=FILE")
+    if len(gold) == 0:
+        raise UserError("the gold has no row: there is nothing to score")
+    if bootstrap < 0:
+        raise UserError(f"--bootstrap {bootstrap}: the number of resamples cannot be negative")
+    codes = cell_codes(gold, systems, format_errors, chosen.presence)
+    if codes.shape[2] != len(findings):
+        raise UserError(f'the labels have {codes.shape[2]} columns, findings "{findings.name}" has {len(findings)}')
+    bins = length_bins(lengths) if lengths is not None else np.zeros(len(gold), dtype=np.int8)
+    groups = len(LENGTH_BINS) + 1 if lengths is not None else 1
+    drawn = boot.resample(codes, bins, groups, bootstrap, seed)
+    whole = _Part(confusion(codes), drawn.confusion.sum(axis=1))
+    if not whole.counts.sum():
+        raise UserError("every cell of the gold is marked as not scored: there is nothing to score")
+    parts = None
+    if lengths is not None:
+        parts = [_Part(confusion(codes[:, bins == b]), drawn.confusion[:, b]) for b in range(len(LENGTH_BINS))]
+    reports_in_bin = np.bincount(bins, minlength=groups)
+    return _assemble(
+        chosen, findings, list(systems), codes, whole, parts, reports_in_bin, drawn.perfect.sum(axis=1), seed, notes
+    )
+
+
+def _assemble(
+    protocol: Protocol,
+    findings: FindingSet,
+    names: list[str],
+    codes: CodeArray,
+    whole: _Part,
+    parts: list[_Part] | None,
+    reports_in_bin: npt.NDArray[np.integer],
+    perfect_draws: npt.NDArray[np.float32],
+    seed: int,
+    notes: list[str] | None,
+) -> Evaluation:
+    n, resamples = codes.shape[1], len(whole.draws)
+    cells, drawn_cells = cell_counts(whole.counts, protocol.cells), cell_counts(whole.draws, protocol.cells)
+    averaged = averaged_cells(cells.gold[0], protocol, findings)
+    result, drawn = scores(cells, protocol, averaged), scores(drawn_cells, protocol, averaged)
+    support = np.where(averaged, cells.gold[0], 0).astype(np.int64)
+    # The cells of "chexpert" overlap (a mention may be a negation): the support of a finding is its mentions.
+    finding_support = support[:, 0] if protocol.name == "chexpert" else support.sum(axis=1)
+    supported_value, supported_draws, supported_cells = whole.headline(protocol, findings, MIN_SUPPORT)
+
+    macro = _estimates(result.headline, drawn.headline, int(finding_support.sum()))
+    supported = _estimates(supported_value, supported_draws, supported_cells)
+    per_finding = _rows(findings.names, result.per_finding, drawn.per_finding, finding_support)
+    per_certainty = _rows(tuple(protocol.cells), result.per_cell, drawn.per_cell, support.sum(axis=0))
+    per_length: list[dict[str, Estimate]] | None = None
+    if parts is not None:
+        bins = [part.headline(protocol, findings, 1) for part in parts]
+        values, draws = np.stack([b[0] for b in bins], -1), np.stack([b[1] for b in bins], -1)
+        per_length = _rows(LENGTH_BINS, values, draws, reports_in_bin[: len(LENGTH_BINS)])
+
+    kinds = error_counts(whole.counts)
+    errors, error_draws = sum(kinds.values()) / n, sum(error_counts(whole.draws).values()) / n
+    errors_row = _estimates(np.asarray(errors), np.asarray(error_draws), n, lower_is_better=True)
+    perfect = (errors_of_reports(codes) == 0).mean(axis=1)
+    perfect_row = _estimates(perfect, np.asarray(perfect_draws, dtype=np.float64) / n, n)
+    kappas, rrgs = _extras(protocol, findings, whole, codes)
+
+    systems = {
+        name: SystemResult(
+            name=name,
+            macro_f1=macro[s],
+            macro_f1_supported=supported[s],
+            per_finding=per_finding[s],
+            per_certainty=per_certainty[s],
+            per_length=None if per_length is None else per_length[s],
+            cells=_cell_scores(findings, protocol, cells, averaged, s),
+            errors={kind: int(kinds[kind][s]) for kind in ERROR_KINDS},
+            errors_per_report=errors_row[s],
+            perfect_reports=perfect_row[s],
+            kappa=None if kappas is None else kappas[s],
+            rrg=None if rrgs is None else rrgs[s],
+            confusion=whole.counts[s],
+        )
+        for s, name in enumerate(names)
+    }
+    emptied = averaged & (drawn_cells.gold[:, 0] == 0) if resamples else np.zeros((0, *averaged.shape), dtype=bool)
+    return Evaluation(
+        protocol=protocol,
+        findings=findings,
+        n=n,
+        systems=systems,
+        comparisons=_comparisons(names, result.headline, drawn.headline, np.asarray(errors), np.asarray(error_draws)),
+        bootstrap=resamples,
+        seed=seed,
+        supported_cells=supported_cells,
+        averaged_cells=int(averaged.sum()),
+        left_out=int(emptied.any(axis=(1, 2)).sum()),
+        notes=[*(notes or []), *_empty_findings(findings, finding_support)],
+    )
+
+
+def _empty_findings(findings: FindingSet, support: npt.NDArray[np.integer]) -> list[str]:
+    names = [name for name, n in zip(findings.names, support.tolist(), strict=True) if not n]
+    if not names:
+        return []
+    return [f"The gold has no label to score for {', '.join(names)}: undefined, and left out of the means."]
+
+
+def _extras(
+    protocol: Protocol, findings: FindingSet, whole: _Part, codes: CodeArray
+) -> tuple[list[dict[str, Estimate]] | None, list[dict[str, Estimate]] | None]:
+    """Kappa per finding and the rrg-style F1; both need four certainties."""
+    if protocol.presence:
+        return None, None
+    scored = whole.counts[0].sum(axis=(-1, -2))
+    kappas = _rows(findings.names, kappa(whole.counts), kappa(whole.draws), scored)
+    values, draws = rrg_f1(whole.counts, findings), rrg_f1(whole.draws, findings)
+    rrgs = _rows(
+        tuple(values),
+        np.stack(list(values.values()), -1),
+        np.stack(list(draws.values()), -1),
+        np.full(len(values), codes.shape[1]),
+    )
+    return kappas, rrgs
+
+
+def _cell_scores(
+    findings: FindingSet, protocol: Protocol, cells: CellCounts, averaged: BoolArray, s: int
+) -> dict[str, dict[str, CellScore]]:
+    f1, precision, recall = cells.f1()[s], cells.precision()[s], cells.recall()[s]
+    gold = cells.gold[s]
+    return {
+        finding: {
+            cell: CellScore(
+                _number(f1[f, k]),
+                _number(precision[f, k]),
+                _number(recall[f, k]),
+                int(gold[f, k]),
+                bool(averaged[f, k]),
+            )
+            for k, cell in enumerate(protocol.cells)
+        }
+        for f, finding in enumerate(findings.names)
+    }
+
+
+def _comparisons(
+    names: list[str], values: FloatArray, draws: FloatArray, errors: FloatArray, error_draws: FloatArray
+) -> list[Comparison]:
+    found = []
+    for a, b in combinations(range(len(names)), 2):
+        # Rounded, so that sums in another order do not turn "equal" into a difference of 1e-17.
+        difference = np.round(draws[:, b] - draws[:, a], 12)
+        error_difference = np.round(error_draws[:, b] - error_draws[:, a], 12)
+        low, high = boot.interval(difference[:, None])
+        error_low, error_high = boot.interval(error_difference[:, None])
+        found.append(
+            Comparison(
+                a=names[a],
+                b=names[b],
+                delta=_number(values[b] - values[a]),
+                low=_number(low[0]),
+                high=_number(high[0]),
+                p=_number(boot.p_value(difference)),
+                p_holm=None,
+                detectable=_number(boot.detectable(difference)),
+                errors_delta=float(errors[b] - errors[a]),
+                errors_low=_number(error_low[0]),
+                errors_high=_number(error_high[0]),
+            )
+        )
+    adjusted = boot.holm([float("nan") if c.p is None else c.p for c in found])
+    return [replace(c, p_holm=_number(p)) for c, p in zip(found, adjusted, strict=True)]

@@ -1,0 +1,243 @@
+"""From label files to arrays: which gold row meets which prediction, and what is said about the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lite_chex.data.readers import ROW_ID, id_column_of, iter_reports, report_columns
+from lite_chex.data.records import LabelTable
+from lite_chex.data.tables import Table
+from lite_chex.errors import UserError
+from lite_chex.evaluate.evaluation import Evaluation, evaluate
+from lite_chex.evaluate.label_columns import read_label_file
+from lite_chex.evaluate.lengths import count_tokens
+from lite_chex.evaluate.protocols import protocol_named
+from lite_chex.findings import CERTAINTY_WORDS, Certainty, FindingSet, LabelArray
+
+
+@dataclass
+class EvalInput:
+    """Everything that is scored, aligned on the gold's rows.
+
+    gold and each of systems: int8 ``[n, F]`` in the order of findings (the scored ones). format_errors:
+    per system bool ``[n]``. lengths: tokens per report ``[n]``, negative where not known. ids, texts: per
+    gold row. probabilities: per system float32 ``[n, F, 4]``. gold_source says where the gold comes from,
+    baseline names the system that the ablation compares with (default: the first).
+    """
+
+    gold: LabelArray
+    systems: dict[str, LabelArray]
+    findings: FindingSet
+    format_errors: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    lengths: npt.NDArray[np.int64] | None = None
+    ids: Sequence[str] | None = None
+    texts: Sequence[str] | None = None
+    probabilities: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    protocol: str = "macro"
+    gold_source: str = ""
+    baseline: str | None = None
+
+    def evaluate(self, bootstrap: int = 1000, seed: int = 0) -> Evaluation:
+        """Score it: see :func:`lite_chex.evaluate.evaluate`."""
+        return evaluate(
+            self.gold,
+            self.systems,
+            self.findings,
+            protocol=self.protocol,
+            lengths=self.lengths,
+            format_errors=self.format_errors,
+            bootstrap=bootstrap,
+            seed=seed,
+            notes=self.notes,
+        )
+
+    @property
+    def row_names(self) -> list[str]:
+        """What a row is called: its id, else its number."""
+        return list(self.ids) if self.ids is not None else [str(i) for i in range(len(self.gold))]
+
+
+def _plural(n: int, one: str, many: str | None = None) -> str:
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def positions(gold: LabelTable, gold_path: Path, other: LabelTable, path: Path) -> npt.NDArray[np.intp]:
+    """For each gold row, the row of ``other`` with its id, -1 where there is none, ``[n gold]``.
+
+    A file without an id column (the peers' own output) is matched by position.
+
+    Raises:
+        UserError: if the two have no id in common, or are matched by position and differ in length.
+    """
+    if (gold.id_column == ROW_ID) != (other.id_column == ROW_ID):
+        without = path if other.id_column == ROW_ID else gold_path
+        if len(gold) != len(other):
+            raise UserError(
+                f"{without}: has no id column, so its rows are matched by position, but {gold_path} has {len(gold):,} "
+                f"rows and {path} {len(other):,}; add an id column, or give files of the same length"
+            )
+        return np.arange(len(gold))
+    row_of = {study_id: row for row, study_id in enumerate(other.ids)}
+    found = np.array([row_of.get(study_id, -1) for study_id in gold.ids], dtype=np.intp)
+    if not (found >= 0).any():
+        raise UserError(
+            f'{path}: none of its {len(other):,} ids (column "{other.id_column}") is an id of {gold_path} '
+            f'(column "{gold.id_column}"); give the files of the same reports, or name the id column with --id-column'
+        )
+    return found
+
+
+def _unlabelled(path: Path) -> set[str]:
+    """The row numbers that ``litechex label`` could not label, from ``<path>.errors.csv`` where there is one."""
+    errors = path.with_name(path.name + ".errors.csv")
+    if not errors.exists():
+        return set()
+    table = Table(errors)
+    if ROW_ID not in table.columns:
+        return set()
+    return {str(row.cells[0]) for row in table.rows([ROW_ID])}
+
+
+def _probabilities(path: Path, findings: FindingSet, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32] | None:
+    """``p_<finding>_<certainty>`` columns as ``[n, F, 4]`` in the gold's order; NaN where there is no figure."""
+    table = Table(path)
+    wanted = [f"p_{finding}_{word}" for finding in findings.names for word in CERTAINTY_WORDS]
+    present = [name for name in wanted if name in table.columns]
+    if not present:
+        return None
+    columns = [wanted.index(name) for name in present]
+    read: list[npt.NDArray[np.float32]] = []
+    for row in table.rows(present):
+        values = np.full(len(wanted), np.nan, dtype=np.float32)
+        try:
+            values[columns] = [float(str(cell)) if cell not in (None, "") else np.nan for cell in row.cells]
+        except ValueError:
+            raise UserError(f"{path}: row {row.number} (the first is 0): a p_… cell is not a number") from None
+        read.append(values)
+    result = np.full((len(rows), len(wanted)), np.nan, dtype=np.float32)
+    result[rows >= 0] = np.stack(read)[rows[rows >= 0]]
+    return result.reshape(len(rows), len(findings), len(Certainty))
+
+
+def read_eval_input(
+    gold_path: Path,
+    predictions: Mapping[str, Path],
+    findings: FindingSet,
+    *,
+    protocol: str = "macro",
+    reports: Path | None = None,
+    id_column: str | None = None,
+    text_column: str | None = None,
+) -> EvalInput:
+    """Read a gold file and the predictions beside it, matched by id (by position without an id column).
+
+    Scored are the findings of the set that the gold has a column for. A gold row without a prediction is
+    a format error; predictions without gold are ignored; both are counted in the notes.
+
+    Raises:
+        UserError: if a file is missing or unreadable, an id stands twice, or nothing can be matched.
+    """
+    presence = protocol_named(protocol).presence
+    gold = read_label_file(gold_path, findings, id_column=_own(gold_path, id_column), presence=presence)
+    if not len(gold):
+        raise UserError(f"{gold_path}: has no rows; there is nothing to score")
+    scored = np.flatnonzero(gold.columns)
+    chosen = FindingSet(findings.name, tuple(findings.names[i] for i in scored))
+    result = EvalInput(
+        gold=gold.values[:, scored],
+        systems={},
+        findings=chosen,
+        ids=gold.ids,
+        protocol=protocol,
+        gold_source=gold_path.name,
+        notes=[f"{gold_path.name}: {warning}." for warning in gold.warnings],
+    )
+    if len(scored) < len(findings):
+        missing = [name for name, has in zip(findings.names, gold.columns, strict=True) if not has]
+        result.notes.append(f"{gold_path.name} has no column for {', '.join(missing)}: not scored.")
+    for name, path in predictions.items():
+        _add_prediction(result, name, path, gold, gold_path, findings, scored, id_column)
+    if reports is not None:
+        _add_reports(result, reports, gold, gold_path, id_column, text_column)
+    return result
+
+
+def _own(path: Path, id_column: str | None) -> str | None:
+    """``--id-column`` where the file has it: peers' own files stand beside files that name their ids."""
+    return id_column if id_column is None or id_column in report_columns(path) else None
+
+
+def _add_prediction(
+    result: EvalInput,
+    name: str,
+    path: Path,
+    gold: LabelTable,
+    gold_path: Path,
+    findings: FindingSet,
+    scored: npt.NDArray[np.intp],
+    id_column: str | None,
+) -> None:
+    table = read_label_file(path, findings, id_column=_own(path, id_column))
+    result.notes += [f"{name}: {warning}." for warning in table.warnings]
+    rows = positions(gold, gold_path, table, path)
+    skipped = table.values < 0
+    if skipped.any():
+        row, column = np.argwhere(skipped)[0]
+        raise UserError(
+            f'{path}: row {row} (the first is 0), column "{findings.names[column]}": x (do not score) belongs into the '
+            "gold, not into a prediction"
+        )
+    values = np.full((len(rows), len(findings)), Certainty.ABSENT, dtype=np.int8)
+    matched = rows >= 0
+    values[matched] = table.values[rows[matched]]
+    unreadable = ~matched
+    if missing := int(unreadable.sum()):
+        result.notes.append(
+            f"{name}: {_plural(missing, 'gold row has', 'gold rows have')} no prediction: format errors, "
+            "absent in every cell."
+        )
+    if extra := len(table) - int(matched.sum()):
+        result.notes.append(f"{name}: {_plural(extra, 'prediction')} without gold ignored.")
+    if failed := _unlabelled(path):
+        marked = matched & np.isin(rows, [int(row) for row in failed if row.isdecimal()])
+        unreadable |= marked
+        result.notes.append(
+            f"{name}: {path.name}.errors.csv names {_plural(int(marked.sum()), 'gold row')} without an answer: "
+            "format errors."
+        )
+    lacking = [findings.names[i] for i in scored if not table.columns[i]]
+    if lacking:
+        result.notes.append(f"{name} has no column for {', '.join(lacking)}: absent throughout.")
+    result.systems[name] = values[:, scored]
+    result.format_errors[name] = unreadable
+    probabilities = _probabilities(path, result.findings, rows)
+    if probabilities is not None:
+        result.probabilities[name] = probabilities
+
+
+def _add_reports(
+    result: EvalInput, path: Path, gold: LabelTable, gold_path: Path, id_column: str | None, text_column: str | None
+) -> None:
+    own = _own(path, id_column)
+    table = LabelTable(
+        findings=gold.findings, ids=[], values=gold.values, columns=gold.columns, id_column=id_column_of(path, own)
+    )
+    texts = []
+    for report in iter_reports(path, text_column=text_column, id_column=own):
+        table.ids.append(report.study_id)
+        texts.append(report.text)
+    if len(set(table.ids)) < len(table.ids):
+        raise UserError(f'{path}: an id of column "{table.id_column}" stands twice; keep one report for each id')
+    table.values = np.empty((len(texts), 0), dtype=np.int8)
+    rows = positions(gold, gold_path, table, path)
+    matched = [texts[row] if row >= 0 else "" for row in rows]
+    result.texts = matched
+    result.lengths = np.where(rows >= 0, count_tokens(matched), -1)
+    if missing := int((rows < 0).sum()):
+        result.notes.append(f"{path.name} has no report for {_plural(missing, 'gold row')}: in no length row.")

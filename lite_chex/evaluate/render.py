@@ -1,0 +1,92 @@
+"""Tables on a terminal or in a plain log: 80 columns are enough, and no mark is a colour alone."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from lite_chex.evaluate.evaluation import Evaluation
+from lite_chex.evaluate.tables import Cell, Table, all_tables, marked
+
+_DIVIDER = 1
+"""The column that the box puts between two cells."""
+
+
+def _text(cell: Cell) -> Text:
+    style = "bold" if cell.best else ""
+    if cell.weak:
+        style = f"{style} dim".strip()
+    return Text(marked(cell), style=style)
+
+
+def _widest(texts: list[str]) -> int:
+    return max((len(line) for text in texts for line in text.split("\n")), default=1)
+
+
+def _longest_word(texts: list[str]) -> int:
+    return max((len(word) for text in texts for word in text.split()), default=1)
+
+
+def _parts(table: Table, width: int, padding: int) -> list[list[int]]:
+    """Which columns stand together so that each part fits the width, evenly filled; groups are never cut."""
+    groups = [list(range(i, i + table.group)) for i in range(0, len(table.columns), table.group)]
+    if not table.splittable:
+        return [[i for group in groups for i in group]]
+    between = _DIVIDER + padding
+    names = len(table.lead)
+    lead = sum(_longest_word([*(row[i].text for row in table.rows), table.lead[i]]) + between for i in range(names))
+    needed = 1
+    for group in groups:
+        texts = [[marked(row[names + i]) for row in table.rows] for i in group]
+        widths = [max(_widest(t), _longest_word([table.columns[i]])) for i, t in zip(group, texts, strict=True)]
+        needed = max(needed, sum(widths) + len(group) * between)
+    fit = max(1, (width - lead + between) // needed)
+    count = -(-len(groups) // fit)
+    sizes = [len(groups) // count + (part < len(groups) % count) for part in range(count)]
+    parts, start = [], 0
+    for size in sizes:
+        parts.append([i for group in groups[start : start + size] for i in group])
+        start += size
+    return parts
+
+
+def render_table(table: Table, console: Console) -> None:
+    """Print one table, in as many parts as the width asks for, with its caption under the last one."""
+    padding = 0 if table.group > 1 else 1
+    parts = _parts(table, console.width, padding)
+    names = len(table.lead)
+    for number, part in enumerate(parts):
+        title = table.title if len(parts) == 1 else f"{table.title} ({number + 1} of {len(parts)})"
+        console.print(Text(title, style="bold"))
+        grid = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, padding, 0, 0))
+        for i, header in enumerate(table.lead):
+            longest = min(_longest_word([*(row[i].text for row in table.rows), header]), console.width // 3)
+            if header == "n":
+                grid.add_column(header, justify="right", no_wrap=True)
+            else:
+                grid.add_column(header, min_width=longest)
+        for i in part:
+            grid.add_column(table.columns[i], no_wrap=table.splittable, overflow="fold")
+        for row in table.rows:
+            grid.add_row(*(_text(cell) for cell in row[:names]), *(_text(row[names + i]) for i in part))
+        console.print(grid)
+        if number < len(parts) - 1:
+            console.print()
+    console.print(Text(" ".join(table.caption), style="dim"))
+    console.print()
+
+
+def render(evaluation: Evaluation, console: Console | None = None, baseline: str | None = None) -> None:
+    """Print every table of the evaluation and its notes."""
+    console = console or Console()
+    for table in all_tables(evaluation, baseline):
+        render_table(table, console)
+    render_notes(evaluation.notes, console)
+
+
+def render_notes(notes: list[str], console: Console) -> None:
+    """Print warnings that belong to the tables: what was ignored, mended or not scored."""
+    for note in notes:
+        console.print(Text(f"Note: {note}"))

@@ -1,0 +1,103 @@
+"""Label a chunk of reports as they were read: every row gets an answer or a reason, none is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lite_chex.data.records import Report
+from lite_chex.errors import UserError
+from lite_chex.findings import Certainty
+from lite_chex.labelers.base import TOO_LONG, LabelBatch, Labeler
+
+EMPTY = "the report is empty"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labels of a chunk; on_sections: how many reports were too long whole and labelled on their sections."""
+
+    batch: LabelBatch
+    on_sections: int = 0
+
+
+def label_reports(labeler: Labeler, reports: Sequence[Report]) -> Labelled:
+    """Label a chunk of reports as read: every row gets an answer or a reason.
+
+    Unreadable and empty reports never reach the labeler. A report that is too long for the model is
+    tried again on its findings and impression, where they can be told apart. Where the labeler fails on a
+    whole batch, each report is tried alone, so that one bad row does not lose the others.
+    """
+    n, findings = len(reports), labeler.findings
+    values = np.full((n, len(findings)), Certainty.ABSENT, dtype=np.int8)
+    errors: list[str | None] = [r.error or (None if r.text.strip() else EMPTY) for r in reports]
+    probabilities: np.ndarray | None = None
+
+    def put(rows: list[int], texts: list[str]) -> None:
+        nonlocal probabilities
+        batch = _label_or_split(labeler, texts)
+        if batch.probabilities is not None and probabilities is None:
+            probabilities = np.zeros((n, len(findings), len(Certainty)), dtype=np.float32)
+        for j, row in enumerate(rows):
+            errors[row] = batch.errors[j] if batch.errors else None
+            if errors[row]:
+                continue
+            values[row] = batch.values[j]
+            if probabilities is not None and batch.probabilities is not None:
+                probabilities[row] = batch.probabilities[j]
+
+    whole = [i for i, error in enumerate(errors) if error is None]
+    if whole:
+        put(whole, [reports[i].text for i in whole])
+    sections = {i: _sections(reports[i]) for i in whole if (errors[i] or "").startswith(TOO_LONG)}
+    again = [i for i, text in sections.items() if text]
+    if again:
+        put(again, [sections[i] for i in again])
+    on_sections = sum(errors[i] is None for i in again)
+    return Labelled(LabelBatch(values, probabilities, tuple(errors) if any(errors) else None), on_sections)
+
+
+def _sections(report: Report) -> str:
+    """Findings and impression, where they are told apart and shorter than the whole report; else nothing."""
+    text = "\n".join(part.strip() for part in (report.findings, report.impression) if part and part.strip())
+    return text if len(text) < len(report.text) else ""
+
+
+def _label_or_split(labeler: Labeler, texts: list[str]) -> LabelBatch:
+    try:
+        return labeler.label(texts)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        if len(texts) == 1:
+            raise
+        batches: list[LabelBatch | None] = []
+        for text in texts:
+            try:
+                batches.append(labeler.label([text]))
+            except (UserError, MemoryError):
+                raise
+            except Exception:
+                batches.append(None)
+        if not any(batches):  # not the reports' fault
+            raise error
+        return _joined(batches, len(labeler.findings), f"the labeler failed on this report ({type(error).__name__})")
+
+
+def _joined(batches: Sequence[LabelBatch | None], findings: int, reason: str) -> LabelBatch:
+    """One batch of single-report batches; None stands for a report that failed for ``reason``."""
+    values = np.full((len(batches), findings), Certainty.ABSENT, dtype=np.int8)
+    errors: list[str | None] = [reason] * len(batches)
+    given = [b for b in batches if b is not None]
+    with_p = all(b.probabilities is not None for b in given)
+    probabilities = np.zeros((len(batches), findings, len(Certainty)), dtype=np.float32) if with_p else None
+    for i, batch in enumerate(batches):
+        if batch is None:
+            continue
+        errors[i] = batch.errors[0] if batch.errors else None
+        values[i] = batch.values[0]
+        if probabilities is not None and batch.probabilities is not None:
+            probabilities[i] = batch.probabilities[0]
+    return LabelBatch(values, probabilities, tuple(errors))

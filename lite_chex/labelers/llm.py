@@ -1,0 +1,191 @@
+"""``litechex label --model RUN``: a fine-tuned model behind the labeler protocol, with the decision decoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lite_chex.data.sections import findings_and_impression, join_sections
+from lite_chex.errors import UserError
+from lite_chex.findings import FindingSet
+from lite_chex.labelers.base import LabelBatch
+
+if TYPE_CHECKING:
+    from lite_chex.decode.decoder import DecisionDecoder
+    from lite_chex.labelers.rules import RuleLabeler
+    from lite_chex.prompt import PromptEncoder
+
+STAGE_ORDER = ("ppo", "dpo", "sft")
+
+
+def find_stage(path: Path) -> Path:
+    """The adapter folder that ``--model`` means: itself, or the run's ppo, else dpo, else sft.
+
+    Raises:
+        UserError: if there is neither an adapter nor a run.
+    """
+    if (path / "adapter_config.json").is_file():
+        return path
+    for name in STAGE_ORDER:
+        if (path / name / "adapter_config.json").is_file():
+            return path / name
+    raise UserError(f"--model {path}: no adapter there and no run with a finished {', '.join(STAGE_ORDER)} stage")
+
+
+def fingerprint_of(folder: Path) -> str:
+    digest = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes())
+    digest.update((folder / "adapter_config.json").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass
+class LLMLabeler:
+    """Labels with the decision decoder; drafts come from the rule labeler.
+
+    A report whose prompt does not fit the model's context is labelled on findings and impression where
+    they can be told apart and fit, else it is an error row: never cut silently.
+    """
+
+    name: str
+    findings: FindingSet
+    decoder: DecisionDecoder
+    prompt: PromptEncoder
+    rules: RuleLabeler | None
+    max_length: int
+    batch_size: int | None
+    beams: int
+    model_id: str
+    stage: Path
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        *,
+        findings: FindingSet | None = None,
+        batch_size: int | None = None,
+        beams: int = 1,
+        draft: str = "rules",
+        merge: bool | None = None,
+    ) -> LLMLabeler:
+        """Load base and adapter. merge: fold the adapter into the (dequantised) base weights, which is what
+        makes small batches fast on a CPU; default: there, and not on a card, whose memory it would cost.
+
+        Raises:
+            UserError: if the folder is no adapter, its base cannot be loaded, or the findings differ.
+        """
+        from lite_chex.decode.decoder import DecisionDecoder
+        from lite_chex.decode.template import build_template
+        from lite_chex.labelers.rules import RuleLabeler
+        from lite_chex.model.adapters import load_adapter
+        from lite_chex.model.backbone import load_base
+        from lite_chex.prompt import PromptEncoder
+        from lite_chex.recipe import load_recipe
+
+        stage = find_stage(path)
+        recipe_file = stage / "recipe.yaml"
+        if not recipe_file.is_file():
+            raise UserError(f"{stage}: recipe.yaml is missing beside the adapter; it says how the model was trained")
+        recipe = load_recipe(recipe_file)
+        if findings is not None and findings.names != recipe.findings.names:
+            raise UserError(
+                f"--findings: this model was trained on {len(recipe.findings)} findings ({recipe.findings.name}); "
+                "leave the option out"
+            )
+        backbone = load_base(recipe.model, for_training=False)
+        load_adapter(backbone, stage, "default", trainable=False)
+        if merge if merge is not None else backbone.device.type == "cpu":
+            backbone.model = merged(backbone.model)
+        backbone.model.eval()
+        prompt = PromptEncoder(backbone.tokenizer, recipe.findings)
+        decoder = DecisionDecoder(backbone, build_template(prompt), prompt.prefix_ids)
+        rules = RuleLabeler(recipe.findings, recipe.data.custom_findings) if draft == "rules" else None
+        return cls(
+            f"llm ({stage.name})",
+            recipe.findings,
+            decoder,
+            prompt,
+            rules,
+            recipe.model.max_length,
+            batch_size or recipe.label.batch_size,
+            beams,
+            fingerprint_of(stage),
+            stage,
+        )
+
+    def fingerprint(self) -> str:
+        return json.dumps({"model": self.model_id, "beams": self.beams, "findings": self.findings.name})
+
+    def label(self, reports: Sequence[str]) -> LabelBatch:
+        bodies = self.prompt.body_ids(reports)
+        room = self.max_length - len(self.prompt.prefix_ids) - self.decoder.template.max_answer_length
+        errors: list[str | None] = [None] * len(reports)
+        texts = list(reports)
+        for i, body in enumerate(bodies):
+            if len(body) > room:
+                texts[i], bodies[i], errors[i] = self._shorter(reports[i], room)
+        fine = [i for i, error in enumerate(errors) if error is None]
+        values = np.full((len(reports), len(self.findings)), 3, dtype=np.int8)
+        probabilities = np.full((len(reports), len(self.findings), 4), np.nan, dtype=np.float32)
+        if fine:
+            drafts = self.rules.label([texts[i] for i in fine]).values if self.rules else None
+            chosen = [bodies[i] for i in fine]
+            if self.beams > 1:
+                from lite_chex.decode.beam import beam_search
+
+                decoded = beam_search(self.decoder, chosen, self.beams)
+            else:
+                decoded = self.decoder.decode(chosen, drafts, batch_size=self.batch_size)
+            values[fine] = decoded.values
+            probabilities[fine] = probabilities_of(decoded.logits, decoded.values, self.findings)
+        return LabelBatch(values, probabilities, tuple(errors))
+
+    def _shorter(self, report: str, room: int) -> tuple[str, list[int], str | None]:
+        text = join_sections(*findings_and_impression(report))
+        body = self.prompt.body_ids([text])[0] if text else []
+        if not text or len(body) > room:
+            return report, [], f"longer than the model's context ({self.max_length} tokens) and not cut"
+        return text, body, None
+
+
+def merged(model: Any) -> Any:
+    """The adapter ``default`` folded into its base. Layers of a 4-bit base become plain linear ones holding
+    the dequantised weights, those that the adapter was trained on, plus the adapter's."""
+    import bitsandbytes as bnb
+    import torch
+    from peft.tuners.lora import Linear4bit
+
+    base = model.get_base_model()
+    if not getattr(base, "is_loaded_in_4bit", False):
+        return model.merge_and_unload()
+    for name, module in list(base.named_modules()):
+        if not isinstance(module, (Linear4bit, bnb.nn.Linear4bit)) or ".base_layer" in name:
+            continue
+        inner = module.base_layer if isinstance(module, Linear4bit) else module
+        weight = bnb.functional.dequantize_4bit(inner.weight.data, inner.weight.quant_state).float()
+        if isinstance(module, Linear4bit):
+            weight = weight + module.get_delta_weight("default").float()
+        dtype = inner.compute_dtype or torch.float32
+        plain = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=inner.bias is not None, dtype=dtype)
+        plain.weight.data = weight.to(dtype)
+        if inner.bias is not None:
+            plain.bias.data = inner.bias.data.to(dtype)
+        parent, _, leaf = name.rpartition(".")
+        setattr(base.get_submodule(parent), leaf, plain.requires_grad_(False).to(weight.device))
+    return base
+
+
+def probabilities_of(logits: np.ndarray, values: np.ndarray, findings: FindingSet) -> np.ndarray:
+    """``[n, F, 4]`` probabilities over the allowed candidates; a forced decision is certain."""
+    import torch
+
+    from lite_chex.decode import decisions
+
+    log_p, _ = decisions.log_probs(torch.from_numpy(logits), torch.from_numpy(values).long(), findings)
+    return log_p.exp().numpy()

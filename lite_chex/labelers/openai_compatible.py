@@ -1,0 +1,221 @@
+"""Any OpenAI-compatible server as a labeler (the paper's GPT-4 row): vLLM, llama.cpp, or a paid service.
+
+The server is asked for a JSON-schema answer, and No Finding is set to absent where the answer contradicts
+itself. PhysioNet's agreement forbids sending MIMIC reports to third parties, so an address that is not
+this machine's is refused unless the user says that these reports may be sent. For a local address no
+proxy of the environment is used and no redirect followed: both would carry reports elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from lite_chex.data.records import Report
+from lite_chex.errors import UserError
+from lite_chex.findings import NO_FINDING, Certainty, FindingSet
+from lite_chex.labelers.base import TOO_LONG, LabelBatch
+from lite_chex.labelers.registry import ServerOptions
+from lite_chex.prompt import instruction
+
+if TYPE_CHECKING:
+    import openai
+
+OPENAI_URL = "https://api.openai.com/v1"
+CHARACTERS_PER_TOKEN = 4
+"""A rule of thumb for English with GPT-like tokenizers; reports with many numbers need more tokens."""
+UNREADABLE = "the server's answer is not the JSON that was asked for"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take, by :data:`CHARACTERS_PER_TOKEN`; cost is None without prices."""
+
+    reports: int
+    input_tokens: int
+    output_tokens: int
+    cost: float | None
+
+    def __str__(self) -> str:
+        cost = (
+            "give --input-price and --output-price for a cost" if self.cost is None else f"cost about {self.cost:,.2f}"
+        )
+        return (
+            f"{self.reports:,} reports: about {self.input_tokens:,} input and {self.output_tokens:,} output tokens "
+            f"({CHARACTERS_PER_TOKEN} characters each); {cost}"
+        )
+
+
+def question(findings: FindingSet) -> str:
+    """The system message: our own model's instruction, and the keys that ours is never asked to know."""
+    text = f"{instruction(findings)} Its keys are: {', '.join(findings.names)}."
+    if findings.has_no_finding:
+        text += (
+            f" {NO_FINDING} is positive only where no other finding is positive or uncertain (devices aside) "
+            "and nothing else is abnormal; otherwise it is absent."
+        )
+    return text
+
+
+def is_loopback(url: str) -> bool:
+    """True where the address can only be this machine; a name other than localhost is never trusted."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class OpenAILabeler:
+    """Labels through an OpenAI-compatible server; requests of a batch run ``concurrency`` at a time.
+
+    Raises:
+        UserError: if the package ``openai`` is missing, the address is not this machine's and
+            ``may_send`` is False, or a key is needed and missing.
+    """
+
+    name = "openai"
+
+    def __init__(self, model: str, findings: FindingSet, server: ServerOptions) -> None:
+        self.model, self.findings, self.server = model, findings, server
+        self.url = server.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+        self._question = question(findings)
+        self._client = self._connect()
+
+    def _connect(self) -> Any:
+        local = is_loopback(self.url)
+        if urlsplit(self.url).scheme not in ("http", "https"):
+            raise UserError(f'--base-url: "{self.url}" is no web address; it looks like http://localhost:8000/v1')
+        if not local and not self.server.may_send:
+            raise UserError(
+                f"--base-url: {self.url} is not this machine, and reports would leave it; data use agreements such as "
+                "PhysioNet's forbid that for MIMIC. Where you may, say so with --i-may-send-these-reports"
+            )
+        key = os.environ.get(self.server.api_key_env)
+        if not key and not local:
+            raise UserError(f"{self.server.api_key_env}: this environment variable is not set; it must hold the key")
+        try:
+            import openai
+        except ImportError as error:
+            raise UserError('the openai labeler needs a package more: pip install "lite-chex[openai]"') from error
+        http = openai.DefaultHttpxClient(trust_env=False, follow_redirects=False) if local else None
+        return openai.OpenAI(
+            base_url=self.url, api_key=key or "local", max_retries=self.server.retries, http_client=http
+        )
+
+    def fingerprint(self) -> str:
+        asked = json.dumps([self._question, self.findings.json_schema()])
+        return f"openai {self.url} {self.model} {hashlib.sha256(asked.encode()).hexdigest()}"
+
+    def estimate(self, reports: Iterable[Report]) -> Estimate:
+        """Tokens and cost of labelling these reports."""
+        n = characters = 0
+        for report in reports:
+            if report.text.strip():
+                n, characters = n + 1, characters + len(report.text)
+        answer = self.findings.to_json([Certainty.UNCERTAIN] * len(self.findings))
+        tokens = (characters + n * len(self._question)) // CHARACTERS_PER_TOKEN
+        answers = n * len(answer) // CHARACTERS_PER_TOKEN
+        prices = (self.server.input_price, self.server.output_price)
+        cost = None if None in prices else (tokens * (prices[0] or 0) + answers * (prices[1] or 0)) / 1e6
+        return Estimate(n, tokens, answers, cost)
+
+    def label(self, reports: Sequence[str]) -> LabelBatch:
+        """Label a batch.
+
+        Raises:
+            UserError: if the server cannot be reached, refuses the key or the model, or answers no
+                request of the batch: then something other than the reports is wrong.
+        """
+        pool = ThreadPoolExecutor(min(self.server.concurrency, len(reports)))
+        try:
+            answers = list(pool.map(self._ask, reports))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        refused = [a for a in answers if isinstance(a, _Refused)]
+        if len(refused) == len(answers) and not all(r.too_long for r in refused):
+            raise UserError(
+                f"{self.url}: the server refused every request of a batch (HTTP {refused[0].status}); "
+                "it must serve chat completions with response_format json_schema. Run again to go on"
+            )
+        values = np.full((len(reports), len(self.findings)), Certainty.ABSENT, dtype=np.int8)
+        errors: list[str | None] = [None] * len(reports)
+        for i, answer in enumerate(answers):
+            if isinstance(answer, _Refused):
+                errors[i] = answer.reason
+                continue
+            read = self.findings.from_json(answer)
+            if read is None:
+                errors[i] = UNREADABLE
+            else:
+                values[i] = self.findings.consistent(read)
+        return LabelBatch(values, None, tuple(errors) if any(errors) else None)
+
+    def _ask(self, report: str) -> str | _Refused:
+        import openai
+
+        schema = {"name": "chexpert_labels", "strict": True, "schema": self.findings.json_schema()}
+        # OpenAI's newer models know only the newer name of the limit, most local servers only the older.
+        limit = {"max_completion_tokens" if self.url == OPENAI_URL else "max_tokens": 50 * len(self.findings)}
+        try:
+            completion = self._client.chat.completions.create(
+                model=self.model,
+                messages=[{"role": "system", "content": self._question}, {"role": "user", "content": report}],
+                response_format={"type": "json_schema", "json_schema": schema},
+                temperature=0,
+                **limit,
+            )
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise UserError(
+                f"{self.url}: the server refuses the key (HTTP {error.status_code}); set {self.server.api_key_env}"
+            ) from error
+        except openai.NotFoundError as error:
+            raise UserError(
+                f'{self.url}: the server has no model "{self.model}" or no chat completions (HTTP 404); '
+                "see --model and --base-url"
+            ) from error
+        except openai.RateLimitError as error:
+            raise UserError(
+                f"{self.url}: too many requests, also after {self.server.retries} retries; "
+                "run the same command again later, maybe with a lower --concurrency, to go on"
+            ) from error
+        except openai.APIStatusError as error:
+            return _Refused(error.status_code, _too_long(error))
+        except openai.APIConnectionError as error:
+            raise UserError(
+                f"{self.url}: the server does not answer; start it, then run the same command again to go on"
+            ) from error
+        if not completion.choices:
+            return ""
+        return completion.choices[0].message.content or ""
+
+
+def _too_long(error: openai.APIStatusError) -> bool:
+    """Whether the report was too long: OpenAI, llama.cpp and vLLM say so in the code, the type and the message."""
+    return (
+        error.code == "context_length_exceeded"
+        or error.type == "exceed_context_size_error"
+        or "maximum context length" in error.message
+    )
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """A request that the server answered with an error status. The server's own words are not kept: they may
+    quote the report."""
+
+    status: int
+    too_long: bool
+
+    @property
+    def reason(self) -> str:
+        return TOO_LONG if self.too_long else f"the server refused this report (HTTP {self.status})"

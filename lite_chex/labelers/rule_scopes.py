@@ -1,0 +1,231 @@
+"""Decides whether a sentence asserts, denies or doubts a mention: the cues around it and how far they reach."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from lite_chex.findings import Certainty
+from lite_chex.labelers import rule_phrases as vocabulary
+from lite_chex.labelers.rule_lexicon import Item, Kind
+
+VERB = (
+    r"(?:is|are|was|were|has|have|may|might|could|can|represents?|reflects?|suggests?|appears?|remains?|"
+    r"demonstrates?|shows?)"
+)
+# A comma or a new subject with its own verb starts a clause of its own ...
+_NEW_CLAUSE = re.compile(
+    rf",\s+(?!or\b|and\b|nor\b)(?=[^,]*?\b{VERB}\b)(?!(?:(?!\b{VERB}\b)[^,])*\b(?:or|and|nor)\b)"
+    r"|(?<!and)(?<!or)(?<!the)(?<![,/])\s(?=(?:the )?(?:lungs?|heart|mediastinum|cardiac silhouette|"
+    rf"cardiomediastinal silhouette|bony|osseous)\b[^,.]{{0,40}}?\b{VERB}\b)"
+)
+_PRONOUN = re.compile(r"(?:this|these|it|they)\b")
+# ... and a denial also ends where something is plainly described as present ("no effusion, mild atelectasis").
+_DESCRIBED = re.compile(
+    r"(?:,|,?\s+and)\s+(?=(?:stable|unchanged|mild|mildly|minimal|minimally|moderate|persistent|small|tiny|trace|"
+    r"improved|again|there)\b)"
+)
+_LIST_GAP = re.compile(
+    rf"^[\s,/&]*(?:(?:and|or|nor|with|the)\b[\s,/&]*)*(?:(?!(?:{VERB}|of|in|on|at|to|for|no|not|which|that)\b)[a-z]+[\s\-]+){{0,2}}$"
+)
+_ENDS = re.compile(r"(?<!for)(?<!of)(?<!about)\s*(?:$|[,.;])")
+_MASKED = re.compile(
+    r",\s*(xxx+)\s+(?:(?:a|the|subsegmental|focal|mild|minimal|linear|basilar|bibasilar|discoid|platelike|small|of)\s+){0,3}$"
+)
+_LOOKS = ("opaci", "densit", "airspace", "air space", "interstit", "reticul", "haz", "increased")
+_ADJECTIVES = (
+    "possibl",
+    "probab",
+    "likely",
+    "suspect",
+    "question",
+    "potential",
+    "perhaps",
+    "presum",
+    "borderline",
+    "favor",
+)
+_HELD = re.compile(
+    r"\s*(?:$|[,.;:)]|(?:present|seen|there|in|at|on|within|and|or|but|given|with|as|although|though|by|based|not)\b)"
+)
+_STRAIGHT_ON = re.compile(r"^(?:\s+(?!in\b|at\b|on\b|for\b|with\b|but\b|and\b|or\b|by\b|as\b|given\b)\w+){0,4}\s+$")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One finding in one sentence: where its phrase stands, what is said, and the cue that decided it.
+
+    word: the beginning of the phrase; "" where the state of an organ implies the finding.
+    side: "left" or "right" where the sentence names just one. large: True where only a large one is spoken of.
+    """
+
+    finding: str
+    certainty: Certainty
+    start: int
+    end: int
+    cue: tuple[int, int] | None = None
+    word: str = ""
+    side: str = ""
+    large: bool = False
+
+    def moved(self, place: Callable[[int], int]) -> Statement:
+        """The same statement at the places that a mended text's characters really have."""
+        cue = (place(self.cue[0]), place(self.cue[1])) if self.cue else None
+        return replace(self, start=place(self.start), end=place(self.end), cue=cue)
+
+
+Verdict = tuple[Certainty, "Item | None"]
+
+
+def statement(finding: str, start: int, end: int, verdict: Verdict, word: str = "") -> Statement:
+    """The statement that a verdict makes on a finding."""
+    certainty, cue = verdict
+    return Statement(finding, certainty, start, end, (cue.start, cue.end) if cue else None, word)
+
+
+def _forward(text: str, items: list[Item], at: int) -> Item:
+    """A doubt behind one mention that really governs the next ("the opacity is likely atelectasis")."""
+    item = items[at]
+    if item.kind is Kind.UNCERTAIN_AFTER:
+        following = next((i for i in items[at + 1 :] if i.kind is Kind.MENTION), None)
+        if following is not None and _STRAIGHT_ON.match(text[item.end : following.start]):
+            return replace(item, kind=Kind.UNCERTAIN)
+        if text.startswith(("is", "are"), item.start) and not _HELD.match(text, item.end):
+            return replace(item, kind=Kind.LINK)  # "the density is likely a nipple shadow" doubts no density
+    return item
+
+
+class Clause:
+    """A sentence's items with the barriers that end scopes."""
+
+    def __init__(self, text: str, items: list[Item]) -> None:
+        self.text = text
+        self.items = [_forward(text, items, at) for at in range(len(items))]
+        self._walls = [i.start for i in items if i.kind is Kind.TERMINATOR]
+        self._clauses = [m.end() for m in _NEW_CLAUSE.finditer(text)]
+        self._described = [m.end() for m in _DESCRIBED.finditer(text)]
+        self._mentions = [i.start for i in items if i.kind in (Kind.MENTION, Kind.SUBJECT)]
+
+    def cut(self, start: int, end: int, denial: bool = False) -> bool:
+        """True where a scope cannot reach from start to end: a terminator, or a new clause behind what it governs."""
+        if any(start < wall <= end for wall in self._walls):
+            return True
+        return any(
+            start < clause <= end
+            and (any(start < m < clause for m in self._mentions) or _PRONOUN.match(self.text, clause))
+            for clause in (self._clauses + self._described if denial else self._clauses)
+        )
+
+    def judge(self, index: int) -> Verdict | None:
+        """The certainty of the mention at index, and the deciding cue; None where it is no mention at all."""
+        item = self.items[index]
+        doubt: Item | None = None
+        for other in reversed(self.items[:index]):
+            if other.start >= item.start:
+                continue
+            if self.cut(other.end, item.start):
+                break
+            kind = other.kind
+            if kind is Kind.IGNORE:
+                if doubt and self._only_advises(other, doubt):
+                    break
+                return None
+            if kind is Kind.PSEUDO:
+                break
+            if kind is Kind.NEGATION and self.cut(other.start, item.start, denial=True):
+                break
+            if kind is Kind.NEGATION or (kind is Kind.REMOVAL and vocabulary.SD in item.names):
+                return Certainty.NEGATIVE, other
+            if kind is Kind.UNCERTAIN and doubt is None and self._reaches(other, item):
+                doubt = other
+        after = self._after(index)
+        if after is not None:
+            if after.kind is Kind.IGNORE:
+                return None
+            if after.kind not in (Kind.UNCERTAIN_AFTER, Kind.UNCERTAIN):
+                return Certainty.NEGATIVE, after
+            doubt = doubt or after
+        doubt = doubt or self._alternative(index) or self._masked(index)
+        return (Certainty.UNCERTAIN, doubt) if doubt else (Certainty.POSITIVE, None)
+
+    def _only_advises(self, advice: Item, doubt: Item) -> bool:
+        """Advice that does not take the doubt behind it back ("recommend CT, as it may represent a nodule")."""
+        if not self.text.startswith(("recommend", "correlat"), advice.start):
+            return False
+        return "," in self.text[advice.end : doubt.start] or self.text.startswith(
+            ("may", "might", "could"), doubt.start
+        )
+
+    def _reaches(self, cue: Item, item: Item) -> bool:
+        between = self.text[cue.end : item.start]
+        if self.text.startswith(_ADJECTIVES, cue.start):
+            return "," not in between and not re.search(r"\bwith\b", between)
+        return True
+
+    def _after(self, index: int) -> Item | None:
+        """A negation or doubt that follows the mention, directly or behind a list that the mention is part of."""
+        end = self.items[index].end
+        open_list = False
+        for other in self.items[index + 1 :]:
+            if other.start < end or self.cut(end, other.start):
+                if other.start < end:
+                    continue
+                return None
+            gap = self.text[end : other.start]
+            if other.kind is Kind.UNCERTAIN and _ENDS.match(self.text, other.end) and gap.count(" ") <= 3:
+                return other
+            if other.kind in (Kind.NEGATION_AFTER, Kind.UNCERTAIN_AFTER) or (
+                other.kind is Kind.REMOVAL and vocabulary.SD in self.items[index].names
+            ):
+                return other if gap.count(" ") <= 8 and "," not in gap and not open_list else None
+            if other.kind is Kind.IGNORE and self.text.startswith("may", other.start):
+                return other
+            if other.kind is Kind.MENTION:
+                if not _LIST_GAP.match(gap):
+                    return None
+                open_list = not re.search(r"\b(?:and|or)\b", gap) and ("," in gap or open_list)
+                end = other.end
+            elif other.kind in (Kind.NEGATION, Kind.UNCERTAIN, Kind.STATE):
+                return None
+        return None
+
+    def _alternative(self, index: int) -> Item | None:
+        """An "or" or "versus" that offers this mention as one of several explanations, alone or in a list."""
+        item = self.items[index]
+        group = [i for i in self.items if i.kind is Kind.MENTION]
+        for other in self.items:
+            if other.kind is not Kind.OR:
+                continue
+            before = [i for i in group if i.end <= other.start]
+            behind = [i for i in group if i.start >= other.end]
+            versus = not self.text.startswith(("or", "and"), other.start)
+            if item.start < other.start:
+                at = len(before) - 1
+                if at < 0 or self.cut(item.end, other.start):
+                    continue
+                gap = self.text[before[at].end : other.start]
+                near = len(gap) <= 2 or ((versus or self._near(other, behind)) and len(gap) <= 30)
+                while near and before[at].start > item.start:
+                    at -= 1
+                    if self.text.startswith(_LOOKS, before[at].start):
+                        return None  # "streaky opacities, atelectasis versus scar": a look, then its explanations
+                    near = bool(_LIST_GAP.match(self.text[before[at].end : before[at + 1].start]))
+                if near:
+                    return other
+                continue
+            offered = before and other.start - before[-1].end <= 30 and self._near(other, behind)
+            if offered and behind[0].start == item.start and not self.cut(other.start, item.start):
+                return other
+        return None
+
+    def _near(self, other: Item, behind: list[Item]) -> bool:
+        return bool(behind) and behind[0].start - other.end <= 40 and not self.cut(other.end, behind[0].start)
+
+    def _masked(self, index: int) -> Item | None:
+        """A masked word between a comma and the mention stood for "likely" ("opacity, XXXX atelectasis")."""
+        item = self.items[index]
+        mask = _MASKED.search(self.text, 0, item.start)
+        if mask is None or not any(i.kind is Kind.MENTION and i.end <= mask.start() for i in self.items[:index]):
+            return None
+        return Item(Kind.UNCERTAIN, mask.start(1), mask.end(1))

@@ -1,0 +1,76 @@
+"""The statements of one sentence: its mentions, its anatomy, and what only the whole sentence tells."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from lite_chex.findings import Certainty
+from lite_chex.labelers import rule_phrases as vocabulary
+from lite_chex.labelers.rule_anatomy import anatomy
+from lite_chex.labelers.rule_lexicon import Kind, Lexicon
+from lite_chex.labelers.rule_scopes import Clause, Statement, statement
+
+_CALCIFIED_AFTER = re.compile(r"^(?:(?!\b(?:not|non|without|no|un)\b)[^.]){0,90}?\bcalcifi\w+")
+_PLEURAL_PLACE = re.compile(r"\bpleural (?:space|sinus|surface|recess|reflection)")
+_LARGE = re.compile(r"\b(?:large|sizable|massive) (?:\w+ )?$")
+_BROKEN = re.compile(
+    r"\b(?:catheter|wires?|screws?|leads?|rods?|hardware|plate) (?:is |are )?fractur"
+    r"|\bfractured? (?:\w+ ){0,4}(?:wires?|catheter|screws?|leads?|rods?|sternotomy)\b"
+)
+_HARDWARE = re.compile(r"\b(?:sternotomy|wires?|screws?|catheters?|leads?|hardware|rods?|tubes?|cerclage)\b")
+_BONE = re.compile(
+    r"\b(?:ribs?|clavic\w+|humer\w+|vertebra\w*|compression|sternum|sternal|scapula\w*|bone|bony|t\d+|l\d+|spine)\b"
+)
+
+
+class SentenceRules:
+    """The rules of one sentence over a lexicon; no state but that."""
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        self._lexicon = lexicon
+
+    def read(self, text: str) -> list[Statement]:
+        """What the folded sentence states, in order of the phrases."""
+        items = self._lexicon.scan(text)
+        if not items:
+            return []
+        clause = Clause(text, items)
+        statements: list[Statement] = []
+        for index, item in enumerate(items):
+            if item.kind is Kind.MENTION:
+                verdict = clause.judge(index)
+                if verdict is not None:
+                    word = text[item.start : item.start + 5]
+                    statements.extend(statement(name, item.start, item.end, verdict, word) for name in item.names)
+        statements.extend(anatomy(clause))
+        sides = [side for side in ("left", "right") if side in text]
+        if len(sides) == 1:
+            statements = [replace(s, side=sides[0]) for s in statements]
+        return _refine(text, statements)
+
+
+def _refine(text: str, statements: list[Statement]) -> list[Statement]:
+    """What needs the whole sentence: calcified nodules are no lesion; "borderline cardiomegaly"."""
+    refined = []
+    for s in statements:
+        if s.certainty is Certainty.NEGATIVE and _LARGE.search(text, 0, s.start):
+            s = replace(s, large=True)
+        if (
+            s.finding == vocabulary.LL
+            and s.certainty is not Certainty.NEGATIVE
+            and _CALCIFIED_AFTER.match(text[s.end :])
+        ):
+            s = replace(s, finding=vocabulary.OTHER)
+        if s.finding == vocabulary.FX and (_BROKEN.search(text) or (_HARDWARE.search(text) and not _BONE.search(text))):
+            continue
+        if s.finding == vocabulary.LO and text.startswith("scar", s.start) and _PLEURAL_PLACE.search(text):
+            s = replace(s, finding=vocabulary.PO)
+        if s.finding == vocabulary.PE and s.certainty is not Certainty.NEGATIVE and "abnormal" in text[s.start : s.end]:
+            continue
+        if s.finding == vocabulary.LO and text[: s.start].endswith("clear "):  # "clear [of] airspace disease"
+            s = replace(s, certainty=Certainty.NEGATIVE, cue=(s.start - 6, s.start - 1))
+        if s.finding == vocabulary.CO and text.startswith("non", s.start):
+            s = replace(s, certainty=Certainty.NEGATIVE, cue=(s.start, s.start + 3))
+        refined.append(s)
+    return refined

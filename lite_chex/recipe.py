@@ -1,0 +1,354 @@
+"""Recipes: one YAML per (base model, card). Keys are those that TRL and alignment-handbook users know.
+
+Unknown keys are refused with the closest known one suggested, and all mistakes are reported at once.
+A field's description is its help text (``litechex recipe-keys`` is not needed: read this file).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lite_chex.errors import UserError
+from lite_chex.findings import FINDING_SETS, FindingSet, finding_set
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class ModelSection(Section):
+    model_name_or_path: str = Field(description="Folder or hub name of a dense decoder with a chat template")
+    backend: Literal["auto", "unsloth", "transformers"] = Field("auto", description="Who loads the model for SFT")
+    load_in_4bit: bool = Field(True, description="NF4 with double quantisation (bitsandbytes)")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="Compute dtype of the base")
+    attn_implementation: str = Field("sdpa", description="Attention of transformers: sdpa, flash_attention_2, eager")
+    lora_r: int = Field(16, ge=1)
+    lora_alpha: int = Field(32, ge=1)
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    lora_target_modules: str | list[str] = Field("all-linear", description="As in PEFT")
+    max_length: int = Field(1024, ge=64, description="Tokens of prompt + answer; longer reports are refused, not cut")
+    trust_remote_code: bool = Field(False, description="Runs code that comes with a model; off unless you ask")
+
+
+class Source(Section):
+    """Reports and, beside them, what is known of them."""
+
+    reports: str = Field(description="CSV, CSV.GZ, JSONL or Parquet of reports")
+    labels: str | None = Field(None, description="'rules' (weak labels), or a label file")
+    presence: bool = Field(False, description="The labels are presence codes (1 coded, empty not, A/x unscored)")
+    text_column: str | None = None
+    id_column: str | None = None
+    limit: int | None = Field(None, ge=1, description="Use only so many reports (a seeded choice)")
+    name: str | None = Field(None, description="How tables name this source")
+
+
+class DataSection(Section):
+    findings: str = Field("paper13", description="paper13, chexpert14, or a name given in custom_findings")
+    custom_findings: dict[str, list[str]] | None = Field(
+        None, description="Finding -> phrases for the rule labeler; replaces or extends the set named above"
+    )
+    train: list[Source] = Field(default_factory=list, description="SFT on (weak) labels")
+    validation: list[Source] = Field(default_factory=list, description="Gold that selects reward model, PPO and DPO")
+    preference: list[Source] = Field(default_factory=list, description="Gold standing in for experts: makes pairs")
+    preference_pairs: list[str] = Field(default_factory=list, description="JSONL files of pairs that people made")
+    test: list[Source] = Field(default_factory=list, description="Gold that no stage sees before eval")
+
+
+class Trained(Section):
+    learning_rate: float = Field(2e-4, gt=0)
+    num_train_epochs: float = Field(1.0, gt=0)
+    max_steps: int = Field(-1, description="Optimiser steps; -1: as num_train_epochs says")
+    per_device_train_batch_size: int = Field(4, ge=1)
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    gradient_checkpointing: bool = False
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    lr_scheduler_type: str = "cosine"
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    logging_steps: int = Field(10, ge=1)
+    eval_steps: int = Field(50, ge=1, description="Validate every so many optimiser steps")
+    save_steps: int = Field(50, ge=1, description="Checkpoint every so many optimiser steps")
+    optim: str = "adamw_torch"
+
+
+class SFTSection(Trained):
+    loss: Literal["answer", "decisions"] = Field(
+        "answer", description="Every answer token (eq. 1; exportable), or the decision tokens alone (learns faster)"
+    )
+    decision_weight: float = Field(4.0, gt=0, description="Weight of a decision token against another answer token")
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="Of the training reports, for early stopping")
+    early_stopping_patience: int = Field(4, ge=1, description="Validations without a better macro F1")
+
+
+class PreferencesSection(Section):
+    num_samples: int = Field(4, ge=1, description="Answers sampled per report from the SFT policy")
+    temperature: float = Field(1.5, gt=0)
+    missed: float = Field(1.0, ge=0, description="Clinical error score of a missed finding")
+    hallucinated: float = Field(1.0, ge=0)
+    wrong_certainty: float = Field(0.7, ge=0)
+    include_gold: bool = Field(True, description="Add the gold (corrected) answer to each report's group")
+    num_edits: int = Field(3, ge=0, description="Single-cell edits of the gold answer added per report")
+    max_pairs_per_report: int = Field(16, ge=1)
+    validation_fraction: float = Field(0.15, gt=0, lt=1, description="Of the reports: held-out pairs")
+
+
+class RewardSection(Trained):
+    pooling: Literal["decisions", "last"] = Field(
+        "decisions", description="Score read at every decision and summed, or at the last token"
+    )
+    center_rewards_coefficient: float | None = Field(None, description="As in TRL")
+
+
+class PPOSection(Section):
+    learning_rate: float = Field(1e-5, gt=0)
+    total_iterations: int = Field(50, ge=1, description="Rollout + update rounds")
+    reports_per_iteration: int = Field(16, ge=1)
+    num_samples: int = Field(4, ge=1, description="Answers per report and iteration")
+    num_ppo_epochs: int = Field(4, ge=1)
+    num_mini_batches: int = Field(2, ge=1)
+    per_device_train_batch_size: int = Field(8, ge=1, description="Reports per forward pass (with all their samples)")
+    temperature: float = Field(1.0, gt=0, description="Of rollouts and of all log-probabilities alike")
+    kl_coef: float = Field(0.05, ge=0, description="Beta of eq. 3: exact KL to the SFT policy as a loss term")
+    kl_estimator: Literal["exact", "sampled"] = Field("exact", description="Exact KL in the loss, or the sampled one")
+    adaptive_kl: bool = Field(False, description="Steer kl_coef towards target_kl")
+    target_kl: float = Field(1.0, gt=0, description="Nats per answer, for adaptive_kl")
+    gamma: float = Field(1.0, gt=0, le=1)
+    lam: float = Field(0.95, ge=0, le=1)
+    cliprange: float = Field(0.2, gt=0)
+    cliprange_value: float = Field(0.2, gt=0)
+    vf_coef: float = Field(0.1, ge=0)
+    entropy_coef: float = Field(0.0, ge=0)
+    value_model: Literal["adapter", "head"] = Field(
+        "adapter", description="A LoRA started from the reward model, or a head on its frozen features (cheaper)"
+    )
+    value_learning_rate: float | None = Field(None, description="Of the value model; unset: learning_rate")
+    whiten_rewards: bool = Field(False, description="Divide scores by their running deviation before beta applies")
+    max_grad_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    gradient_checkpointing: bool = False
+    eval_steps: int = Field(5, ge=1, description="Validate every so many iterations")
+    save_steps: int = Field(5, ge=1, description="Checkpoint every so many iterations")
+    early_stopping_patience: int = Field(4, ge=1, description="Validations without fewer errors per report")
+    require_best_of_k: bool = Field(False, description="Refuse to start where best-of-K by the reward is no better")
+
+
+class DPOSection(Trained):
+    beta: float = Field(0.1, gt=0)
+    loss_type: str = Field("sigmoid", description="As in TRL")
+    decisions_only: bool = Field(True, description="Log-probabilities over the decision tokens alone")
+    early_stopping_patience: int = Field(4, ge=1)
+
+
+class LabelSection(Section):
+    batch_size: int | None = Field(None, ge=1, description="Unset: the largest that fits")
+    draft: Literal["rules", "none"] = Field("rules", description="Where the decoder's first draft comes from")
+
+
+class EvalSection(Section):
+    protocol: Literal["macro", "chexbert", "chexpert", "presence"] = "macro"
+    bootstrap: int = Field(1000, ge=0)
+    stages: list[str] = Field(
+        default_factory=lambda: ["rules", "sft", "sft_gold", "best_of_k", "dpo", "ppo"],
+        description="Rows of the tables; a stage that the run does not have is left out",
+    )
+
+
+class Hardware(Section):
+    """What the recipe is for; shown by plan and doctor, used to choose a default recipe."""
+
+    min_gpu_gb: float | None = Field(None, description="Memory of the card; unset: runs on a CPU")
+    tested_on: str = Field("not yet run on this hardware", description="Machine, time and peak memory as measured")
+
+
+class Recipe(Section):
+    name: str = Field(description="Also the run's folder below output_dir")
+    description: str = ""
+    seed: int = 0
+    output_dir: str = "runs"
+    hardware: Hardware = Field(default_factory=Hardware)
+    model: ModelSection
+    data: DataSection
+    sft: SFTSection = Field(default_factory=SFTSection)
+    preferences: PreferencesSection = Field(default_factory=PreferencesSection)
+    reward: RewardSection = Field(default_factory=RewardSection)
+    ppo: PPOSection = Field(default_factory=PPOSection)
+    dpo: DPOSection = Field(default_factory=DPOSection)
+    label: LabelSection = Field(default_factory=LabelSection)
+    eval: EvalSection = Field(default_factory=EvalSection)
+
+    @model_validator(mode="after")
+    def _findings_known(self) -> Recipe:
+        if self.data.findings not in FINDING_SETS and not self.data.custom_findings:
+            raise ValueError(f'data.findings: "{self.data.findings}" is none of {", ".join(FINDING_SETS)}')
+        return self
+
+    @property
+    def findings(self) -> FindingSet:
+        """The finding set, with custom findings inserted before Support Devices and No Finding."""
+        known = self.data.findings in FINDING_SETS
+        base = finding_set(self.data.findings) if known else FindingSet(self.data.findings, ("No Finding",))
+        extra = [n for n in (self.data.custom_findings or {}) if n not in base.names]
+        if not extra:
+            return base
+        at = next((i for i, n in enumerate(base.names) if n in ("Support Devices", "No Finding")), len(base))
+        return FindingSet(f"{base.name}+{len(extra)}", (*base.names[:at], *extra, *base.names[at:]))
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.output_dir) / self.name
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+
+
+def shipped(kind: Literal["recipes", "data_samples"]) -> Path:
+    """The folder of shipped recipes or sample data, in a wheel or in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "shipped" / kind
+    return inside if inside.is_dir() else package.parent / kind
+
+
+def shipped_recipes() -> dict[str, Path]:
+    return {p.stem: p for p in sorted(shipped("recipes").glob("*.yaml"))}
+
+
+def default_recipe() -> str:
+    """Name of the shipped recipe that fits this machine: the largest card's that fits, else the CPU's."""
+    from lite_chex.model.hardware import gpu_memory_gb
+
+    memory = gpu_memory_gb()
+    best, best_need = "tiny-cpu", 0.0
+    for name, path in shipped_recipes().items():
+        hardware = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("hardware") or {}
+        need = hardware.get("min_gpu_gb")
+        if need and memory and best_need < need <= memory * 1.02:
+            best, best_need = name, need
+    return best
+
+
+def load_recipe(
+    path_or_name: str | Path | None = None, overrides: Sequence[str] = (), output_dir: str | None = None
+) -> Recipe:
+    """Read a recipe file or a shipped recipe's name, apply ``section.key=value`` overrides, validate.
+
+    Relative paths of data and model are taken from the working folder, then from the recipe's own
+    folder, then from the shipped samples (``data_samples/...``).
+
+    Raises:
+        UserError: naming every wrong key at once.
+    """
+    name = str(path_or_name) if path_or_name is not None else default_recipe()
+    path = Path(name)
+    if not path.is_file():
+        known = shipped_recipes()
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f'; did you mean "{close[0]}"?' if close else ""
+            raise UserError(f'no recipe "{name}": give a YAML file or one of {", ".join(known)}{hint}')
+        path = known[name]
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]})") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: a recipe is a mapping of sections (model, data, sft, ...)")
+    for override in overrides:
+        _apply(raw, override)
+    if output_dir is not None:
+        raw["output_dir"] = output_dir
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        mistakes = "; ".join(_mistakes(error))
+        raise UserError(f"{path.name}: {mistakes}") from None
+    _resolve_paths(recipe, path.parent)
+    return recipe
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    """Set ``a.b.0.c=value`` in a nested mapping; the value is read as YAML."""
+    key, eq, value = override.partition("=")
+    if not eq or not key:
+        raise UserError(f'--set "{override}": write section.key=value')
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {key}: the value is not readable YAML") from None
+    # YAML reads 1e-5 as text; people mean the number.
+    if isinstance(parsed, str):
+        with contextlib.suppress(ValueError):
+            parsed = float(parsed)
+    node: Any = raw
+    *parents, last = key.split(".")
+    for part in parents:
+        if isinstance(node, list):
+            index = _index(key, part, node)
+            node = node[index]
+        else:
+            if not isinstance(node.get(part), (dict, list)):
+                node[part] = {}
+            node = node[part]
+    if isinstance(node, list):
+        node[_index(key, last, node)] = parsed
+    else:
+        node[last] = parsed
+
+
+def _index(key: str, part: str, node: list[Any]) -> int:
+    if not part.isdigit() or int(part) > len(node):
+        raise UserError(f'--set {key}: "{part}" is no place in a list of {len(node)}')
+    if int(part) == len(node):
+        node.append({})
+    return int(part)
+
+
+def _known_keys(loc: tuple[Any, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        args = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+        model = args[0] if args else annotation
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+    return list(model.model_fields)
+
+
+def _mistakes(error: ValidationError) -> Iterator[str]:
+    for item in error.errors():
+        loc = item["loc"]
+        where = ".".join(str(part) for part in loc)
+        if item["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(str(loc[-1]), _known_keys(loc[:-1]), n=1, cutoff=0.5)
+            yield f"unknown key {where}" + (f" (did you mean {close[0]}?)" if close else "")
+        elif item["type"] == "missing":
+            yield f"{where} is missing"
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            yield f"{where}: {message}" if where else message
+
+
+def _resolve_paths(recipe: Recipe, folder: Path) -> None:
+    def resolve(value: str) -> str:
+        if Path(value).exists():
+            return value
+        for root in (folder, folder.parent, shipped("data_samples").parent):
+            if (root / value).exists():
+                return str(root / value)
+        return value
+
+    data = recipe.data
+    for source in [*data.train, *data.validation, *data.preference, *data.test]:
+        source.reports = resolve(source.reports)
+        if source.labels and source.labels != "rules":
+            source.labels = resolve(source.labels)
+    data.preference_pairs = [resolve(p) for p in data.preference_pairs]
+    recipe.model.model_name_or_path = resolve(recipe.model.model_name_or_path)

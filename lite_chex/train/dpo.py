@@ -1,0 +1,144 @@
+"""DPO from the same pairs and the same SFT adapter: the comparison arm (Rafailov et al. 2023), by TRL.
+
+What differs from TRL's collator: the completion mask covers the decision tokens alone, so that forced
+tokens after a differing label cannot carry the margin.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lite_chex.data.preferences import AnswerGroup, read_pairs, split_groups
+from lite_chex.model.adapters import load_adapter, role, save_adapter
+from lite_chex.model.backbone import load_base
+from lite_chex.train.ppo_loop import _validation
+from lite_chex.train.preferences import PAIRS_FILE, make_preferences
+from lite_chex.train.run import Clock, Stage, seed_everything, write_card
+from lite_chex.train.setup import Setup, Validation
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from lite_chex.recipe import Recipe
+
+
+def train_dpo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
+    """Train the DPO adapter of a run; makes the preference pairs first where the run has none.
+
+    Raises:
+        UserError: if the run has no SFT stage, or pairs are missing or wrong.
+    """
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    from lite_chex.train.trainer import Selection, run_trainer, training_arguments
+
+    clock, section, stage = Clock(), recipe.dpo, Stage(recipe, "dpo")
+    sft = Stage(recipe, "sft").require("DPO")
+    pairs_path = recipe.run_dir / PAIRS_FILE
+    if not pairs_path.is_file():
+        console.print("the run has no preference pairs yet: making them first")
+        make_preferences(recipe, console)
+    groups = read_pairs(pairs_path, recipe.findings)
+    train, _ = split_groups(groups, recipe.preferences.validation_fraction, recipe.seed)
+    seed_everything(recipe.seed)
+    backbone = load_base(recipe.model)
+    load_adapter(backbone, sft, "default", trainable=True)
+    setup = Setup(recipe, backbone)
+    validation = Validation(setup, setup.within_length(_validation(recipe))[0])
+    stage.begin(resume)
+
+    class Trainer(DPOTrainer):
+        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+            return dataset  # already token ids
+
+    arguments = training_arguments(
+        DPOConfig,
+        section,
+        stage,
+        str(backbone.causal.dtype).removeprefix("torch."),
+        beta=section.beta,
+        loss_type=[section.loss_type],
+        max_length=None,
+    )
+    rows = _rows(setup, train, section.decisions_only)
+    trainer = Trainer(
+        model=backbone.model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        data_collator=_Collator(backbone.tokenizer.pad_token_id),
+        processing_class=backbone.tokenizer,
+    )
+    console.print(f"dpo: {len(rows)} pairs of {len(train)} reports", highlight=False)
+
+    def measure() -> dict[str, float]:
+        backbone.model.eval()
+        try:
+            with role(backbone.model, "default"):
+                return validation.measure()
+        finally:
+            # The trainer's adapter must require gradients again.
+            backbone.model.base_model.set_adapter("default", inference_mode=False)
+            backbone.model.train()
+
+    result = run_trainer(
+        trainer,
+        stage,
+        title="DPO",
+        console=console,
+        resume=resume,
+        selection=Selection("errors_per_report", False, section.early_stopping_patience),
+        measure=measure,
+        eval_steps=section.eval_steps,
+        measure_first=True,
+        save=lambda folder: save_adapter(backbone.model, folder, "default"),
+    )
+    backbone.tokenizer.save_pretrained(stage.dir)
+    facts = {
+        "trained on": f"{len(rows)} pairs of {len(train)} reports",
+        "beta": section.beta,
+        f"best errors per report on {validation.source}": f"{result.best.value:.4f} at step {result.best.step}",
+        "seconds": f"{clock.seconds:.0f}",
+    }
+    write_card(stage, f"{recipe.name}: DPO", facts)
+    stage.finish({"best_step": result.best.step, "errors_per_report": result.best.value, "stopped": result.stopped})
+    return stage.dir
+
+
+def _rows(setup: Setup, groups: list[AnswerGroup], decisions_only: bool) -> list[dict[str, Any]]:
+    """One row per pair: prompt and answer ids, and which answer tokens count."""
+    template = setup.template
+    rows = []
+    for group in groups:
+        prompt = setup.prompt.prompt_ids([group.report])[0]
+        for better, worse in group.pairs:
+            row: dict[str, Any] = {"prompt_ids": prompt}
+            for key, index in (("chosen", better), ("rejected", worse)):
+                ids = template.answer_ids(group.answers[index])
+                places = set(template.decision_positions(group.answers[index]))
+                row[f"{key}_ids"] = ids
+                row[f"{key}_mask"] = [int(not decisions_only or i in places) for i in range(len(ids))]
+            rows.append(row)
+    return rows
+
+
+class _Collator:
+    """Chosen rows, then rejected rows, padded on the right: TRL's layout with our completion mask."""
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        import torch
+
+        ids = [r["prompt_ids"] + r[f"{k}_ids"] for k in ("chosen", "rejected") for r in rows]
+        mask = [[0] * len(r["prompt_ids"]) + r[f"{k}_mask"] for k in ("chosen", "rejected") for r in rows]
+        width = max(map(len, ids))
+        lengths = torch.tensor([len(x) for x in ids])
+        return {
+            "input_ids": torch.tensor([x + [self.pad_id] * (width - len(x)) for x in ids]),
+            "attention_mask": (torch.arange(width)[None] < lengths[:, None]).long(),
+            "completion_mask": torch.tensor([m + [0] * (width - len(m)) for m in mask]),
+        }

@@ -1,0 +1,214 @@
+"""PPO over decisions (eq. 3, 4): sample answers, score them once, update policy and value at the decisions.
+
+What differs from the textbook: the action space is the 13 decisions of an answer, so the KL to the SFT
+policy is exact at each decision (over its allowed candidates after renormalising; sampled over prefixes),
+there are no full-vocabulary logits, and no answer can be unreadable. The exact KL is a loss term and the
+returns hold only the later KL (see :func:`lite_chex.train.losses.step_rewards`).
+
+Steps of one iteration, as numbered in the code: 1 sample answers with the decision decoder, 2 score them
+with all roles, 3 rewards and advantages, 4 update for some epochs, 5 log, validate, checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lite_chex.decode import decisions, packed
+from lite_chex.findings import LabelArray
+from lite_chex.model.adapters import role
+from lite_chex.train import losses
+from lite_chex.train.roles import Roles
+from lite_chex.train.setup import gumbel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lite_chex.recipe import PPOSection
+
+
+@dataclass
+class Rollout:
+    """``G`` reports with ``K`` answers each; N = G x K rows in report order. Tensors on the CPU.
+
+    answers: int8 ``[G, K, T]``. log_p, ref_log_p: ``[N, T, 4]``. score: ``[N]``. values, earned: ``[N, T]``.
+    features: ``[N, T, hidden]`` of the reward adapter, kept only for a value head. advantages, returns,
+    free: ``[N, T]``. deviation: what the advantages were divided by.
+    """
+
+    prompts: Sequence[list[int]]
+    answers: LabelArray
+    log_p: torch.Tensor
+    ref_log_p: torch.Tensor
+    score: torch.Tensor
+    values: torch.Tensor
+    earned: torch.Tensor
+    features: torch.Tensor | None
+    free: torch.Tensor
+    advantages: torch.Tensor
+    returns: torch.Tensor
+    deviation: torch.Tensor
+    passes: float
+
+    def rows(self, reports: Sequence[int]) -> torch.Tensor:
+        k = self.answers.shape[1]
+        return torch.tensor([g * k + i for g in reports for i in range(k)])
+
+
+def chosen(log_p: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    return decisions.chosen_log_probs(log_p, answers)
+
+
+def sample(roles: Roles, bodies: Sequence[list[int]], drafts: LabelArray, section: PPOSection, seed: tuple[int, ...]):  # type: ignore[no-untyped-def]
+    """Step 1: K answers per report, ``[G, K, T]``, and the mean number of forward passes they took."""
+    decoder, k = roles.setup.decoder, section.num_samples
+    repeated = [b for b in bodies for _ in range(k)]
+    noise = gumbel((len(repeated), len(decoder.findings), 4), *seed)
+    with role(roles.model, "policy"):
+        decoder.refresh()
+        found = decoder.decode(
+            repeated, drafts.repeat(k, axis=0), noise=noise, temperature=section.temperature
+        )
+        decoder.refresh()
+    return found.values.reshape(len(bodies), k, -1), found.passes
+
+
+def batches(order: Sequence[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(order), size):
+        yield list(order[start : start + size])
+
+
+def score(
+    roles: Roles, prompts: Sequence[list[int]], answers: LabelArray, section: PPOSection, kl_coef: float, passes: float
+) -> Rollout:
+    """Steps 2 and 3: every role reads the packed answers once; rewards, advantages and returns follow."""
+    findings, template = roles.setup.recipe.findings, roles.setup.template
+    parts: dict[str, list[torch.Tensor]] = {}
+    for reports in batches(range(len(prompts)), section.per_device_train_batch_size):
+        batch = _pack(roles, prompts, answers, reports)
+        with torch.no_grad():
+            log_p, free = decisions.log_probs(roles.logits("policy", batch), batch.values, findings, section.temperature)
+            ref_log_p, _ = decisions.log_probs(roles.logits("ref", batch), batch.values, findings, section.temperature)
+            score_, earned, features = roles.rewards(batch)
+            values = roles.values(batch, earned, features)
+        found = {"log_p": log_p, "ref_log_p": ref_log_p, "free": free, "score": score_, "earned": earned}
+        found["values"] = values
+        if not roles.value_adapter:
+            found["features"] = features
+        for key, tensor in found.items():
+            parts.setdefault(key, []).append(tensor.cpu())
+    all_ = {key: torch.cat(tensors) for key, tensors in parts.items()}
+    actions = torch.from_numpy(answers.reshape(-1, len(template.tails))).long()
+    if section.kl_estimator == "exact":
+        kl = losses.categorical_kl(all_["log_p"], all_["ref_log_p"], all_["free"])
+    else:
+        kl = (chosen(all_["log_p"], actions) - chosen(all_["ref_log_p"], actions)) * all_["free"]
+    rewards = losses.step_rewards(
+        all_["score"], kl, kl_coef, all_["free"], exact=section.kl_estimator == "exact"
+    )
+    values = all_["values"] * all_["free"]
+    advantages, returns = losses.gae(rewards, values, all_["free"], section.gamma, section.lam)
+    advantages, deviation = losses.whiten(advantages, all_["free"])
+    return Rollout(
+        prompts,
+        answers,
+        all_["log_p"],
+        all_["ref_log_p"],
+        all_["score"],
+        values,
+        all_["earned"],
+        all_.get("features"),
+        all_["free"],
+        advantages,
+        returns,
+        deviation,
+        passes,
+    )
+
+
+def _pack(roles: Roles, prompts: Sequence[list[int]], answers: LabelArray, reports: Sequence[int]) -> packed.PackedBatch:
+    backbone = roles.setup.backbone
+    return packed.pack(
+        [prompts[g] for g in reports],
+        [answers[g] for g in reports],
+        roles.setup.template,
+        backbone.tokenizer.pad_token_id,
+        backbone.device,
+    )
+
+
+def update(
+    roles: Roles,
+    rollout: Rollout,
+    optimizer: torch.optim.Optimizer,
+    section: PPOSection,
+    kl_coef: float,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """Step 4: some epochs of minibatches over the rollout; returns the mean of each logged figure."""
+    logged: dict[str, list[float]] = {}
+    order = np.arange(len(rollout.prompts))
+    size = -(-len(order) // section.num_mini_batches)
+    for _ in range(section.num_ppo_epochs):
+        rng.shuffle(order)
+        for minibatch in batches(order.tolist(), size):
+            actions = int(rollout.free[rollout.rows(minibatch)].sum())
+            for reports in batches(minibatch, section.per_device_train_batch_size):
+                share = int(rollout.free[rollout.rows(reports)].sum()) / max(actions, 1)
+                found = _backward(roles, rollout, reports, section, kl_coef, share)
+                for key, value in found.items():
+                    logged.setdefault(key, []).append(value)
+            # Clipped apart: a value loss that is still large must not shrink the policy's step.
+            for name, group in zip(("policy", "value"), optimizer.param_groups):
+                norm = torch.nn.utils.clip_grad_norm_(group["params"], section.max_grad_norm)
+                logged.setdefault(f"grad_norm/{name}", []).append(float(norm))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    return {key: float(np.mean(values)) for key, values in logged.items()}
+
+
+def _backward(
+    roles: Roles, rollout: Rollout, reports: list[int], section: PPOSection, kl_coef: float, share: float
+) -> dict[str, float]:
+    """One packed forward and backward pass of policy and value over some reports, weighted by their share."""
+    batch = _pack(roles, rollout.prompts, rollout.answers, reports)
+    device, rows = batch.row.device, rollout.rows(reports)
+
+    def of(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor[rows].to(device)
+
+    free, old_log_p, ref_log_p = of(rollout.free), of(rollout.log_p), of(rollout.ref_log_p)
+    log_p, _ = decisions.log_probs(
+        roles.logits("policy", batch), batch.values, roles.setup.recipe.findings, section.temperature
+    )
+    policy = losses.policy_loss(
+        chosen(log_p, batch.values), chosen(old_log_p, batch.values), of(rollout.advantages), free, section.cliprange
+    )
+    kl = losses.categorical_kl(log_p, ref_log_p, free)
+    entropy = losses.entropy(log_p, free)
+    # The advantages were divided by their deviation: dividing the KL term too keeps what kl_coef weighs.
+    kl_weight = kl_coef / float(rollout.deviation) if section.kl_estimator == "exact" else 0.0
+    loss = policy.loss + kl_weight * losses.masked_mean(kl, free)
+    loss = loss - section.entropy_coef * losses.masked_mean(entropy, free)
+    # The policy's graph is spent before the value adapter takes its place.
+    (loss * share).backward()
+
+    features = None if rollout.features is None else of(rollout.features)
+    earned = of(rollout.earned)
+    values = roles.values(batch, earned, features if features is not None else earned)
+    value = losses.value_loss(values, of(rollout.values), of(rollout.returns), free, section.cliprange_value)
+    (section.vf_coef * value * share).backward()
+    with torch.no_grad():
+        returns = of(rollout.returns)[free]
+        unexplained = (returns - values[free]).var() / returns.var().clamp(min=1e-8)
+    return {
+        "loss/policy": policy.loss.item(),
+        "loss/value": value.item(),
+        "approxkl": policy.approxkl.item(),
+        "clipfrac": policy.clipfrac.item(),
+        "entropy": losses.masked_mean(entropy, free).item(),
+        "value/explained_variance": 1 - unexplained.item(),
+    }

@@ -1,0 +1,157 @@
+"""Preference pairs from the SFT policy's own answers, ranked by a stated clinical error score against gold.
+
+Gold stands in for experts here; pairs that people made (``data.preference_pairs``) are added as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lite_chex.data.preferences import AnswerGroup, read_pairs, write_pairs
+from lite_chex.errors import UserError
+from lite_chex.findings import SKIP, Certainty, LabelArray
+from lite_chex.model.adapters import load_adapter
+from lite_chex.model.backbone import load_base
+from lite_chex.train.examples import Examples, check_splits, error_score, load_split, rule_labels, single_edits
+from lite_chex.train.progress import steps
+from lite_chex.train.run import Stage, seed_everything
+from lite_chex.train.setup import Setup, gumbel
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lite_chex.recipe import Recipe
+
+PAIRS_FILE = "preferences.jsonl"
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Answers of the policy: greedy int8 ``[n, F]``, sampled int8 ``[n, K, F]``, greedy logits ``[n, F, 4]``."""
+
+    greedy: LabelArray
+    sampled: LabelArray
+    logits: np.ndarray
+
+
+def sample_answers(setup: Setup, texts: list[str], console: Console, title: str, seed: int) -> Samples:
+    """Greedy answers and ``preferences.num_samples`` samples per report, reproducible from the seed."""
+    section = setup.recipe.preferences
+    drafts = rule_labels(texts, setup.recipe)
+    bodies = setup.prompt.body_ids(texts)
+    greedy, sampled, logits = [], [], []
+    setup.decoder.refresh()
+    with steps(console, title, len(texts)) as bar:
+        for start in range(0, len(texts), CHUNK):
+            rows = slice(start, start + CHUNK)
+            first = setup.decoder.decode(bodies[rows], drafts[rows])
+            greedy.append(first.values)
+            logits.append(first.logits)
+            drawn = []
+            for k in range(section.num_samples):
+                noise = gumbel(first.logits.shape, seed, start, k)
+                drawn.append(
+                    setup.decoder.decode(
+                        bodies[rows], first.values, noise=noise, temperature=section.temperature
+                    ).values
+                )
+            sampled.append(np.stack(drawn, axis=1))
+            bar.advance(to=min(start + CHUNK, len(texts)))
+    return Samples(np.concatenate(greedy), np.concatenate(sampled), np.concatenate(logits))
+
+
+def make_preferences(recipe: Recipe, console: Console, *, source_stage: str = "sft") -> Path:
+    """Sample, rank, and write ``preferences.jsonl`` into the run.
+
+    Raises:
+        UserError: if the run has no SFT stage or the recipe names no preference source.
+    """
+    findings, section = recipe.findings, recipe.preferences
+    out = recipe.run_dir / PAIRS_FILE
+    groups: list[AnswerGroup] = []
+    check_splits(recipe)
+    parts = load_split(recipe, "preference")
+    if parts:
+        folder = Stage(recipe, source_stage).require("sampling preferences")
+        seed_everything(recipe.seed)
+        backbone = load_base(recipe.model, for_training=False)
+        load_adapter(backbone, folder, "default", trainable=False)
+        setup = Setup(recipe, backbone)
+        for index, part in enumerate(parts):
+            part, too_long = setup.within_length(part)
+            if too_long:
+                console.print(f"{part.source}: {too_long} reports longer than model.max_length left out")
+            samples = sample_answers(setup, part.texts, console, f"sampling ({part.source})", recipe.seed + 1000 + index)
+            rng = np.random.default_rng([recipe.seed, index, 31])
+            made = [_group(part, i, samples, recipe, rng) for i in range(len(part))]
+            groups += [g for g in made if g.pairs]
+            _say(console, part, samples, made)
+    people = [g for path in recipe.data.preference_pairs for g in read_pairs(Path(path), findings)]
+    if people:
+        console.print(f"pairs that people made: {sum(len(g.pairs) for g in people)} of {len(people)} reports")
+    groups += people
+    if not groups:
+        raise UserError("data.preference: no pair could be made; name a source with gold labels or preference_pairs")
+    count = write_pairs(out, groups, findings)
+    console.print(f"{count} pairs of {len(groups)} reports -> {out}")
+    return out
+
+
+def _group(part: Examples, row: int, samples: Samples, recipe: Recipe, rng: np.random.Generator) -> AnswerGroup:
+    """One report's answers (greedy, samples, gold, single-cell edits of gold) and their ranked pairs."""
+    findings, section = recipe.findings, recipe.preferences
+    report, gold = part.reports[row], part.labels[row]
+    group = AnswerGroup(report.study_id, report.text, source="gold", annotator=part.source)
+    group.add(samples.greedy[row])
+    for answer in samples.sampled[row]:
+        group.add(answer)
+    right = corrected(samples.greedy[row], samples.logits[row], gold, part.presence)
+    right = findings.consistent(right)
+    if section.include_gold:
+        group.add(right)
+    for edit in single_edits(right, findings, section.num_edits, rng):
+        group.add(edit)
+    costs = error_score(
+        gold,
+        group.array,
+        missed=section.missed,
+        hallucinated=section.hallucinated,
+        wrong_certainty=section.wrong_certainty,
+        presence=part.presence,
+    )
+    pairs = [(i, j) for i in range(len(costs)) for j in range(len(costs)) if costs[i] < costs[j]]
+    if len(pairs) > section.max_pairs_per_report:
+        kept = sorted(rng.permutation(len(pairs))[: section.max_pairs_per_report].tolist())
+        pairs = [pairs[k] for k in kept]
+    group.pairs = pairs
+    return group
+
+
+def corrected(answer: LabelArray, logits: np.ndarray, gold: LabelArray, presence: bool) -> LabelArray:
+    """The answer as an expert would correct it: gold where gold is known, the policy's own cell elsewhere.
+
+    Presence codes only tell positive from not: a coded finding becomes positive; one that is not coded and
+    was answered positive becomes the likelier of negative and absent.
+    """
+    if not presence:
+        return np.where(gold == SKIP, answer, gold).astype(np.int8)
+    likelier = np.where(
+        logits[:, Certainty.NEGATIVE] > logits[:, Certainty.ABSENT], Certainty.NEGATIVE, Certainty.ABSENT
+    )
+    fixed = np.where((gold == Certainty.POSITIVE) & (answer != Certainty.UNCERTAIN), Certainty.POSITIVE, answer)
+    wrong = (gold != SKIP) & (gold != Certainty.POSITIVE) & (answer == Certainty.POSITIVE)
+    return np.where(wrong, likelier, fixed).astype(np.int8)
+
+
+def _say(console: Console, part: Examples, samples: Samples, made: list[AnswerGroup]) -> None:
+    same = float(np.mean([(s == s[0]).all() and (s[0] == g).all() for s, g in zip(samples.sampled, samples.greedy)]))
+    pairs = sum(len(g.pairs) for g in made)
+    console.print(
+        f"{part.source}: {len(part)} reports, {pairs} pairs; for {same:.0%} of the reports all samples were equal",
+        highlight=False,
+    )

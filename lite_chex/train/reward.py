@@ -1,0 +1,299 @@
+"""The reward model (eq. 2): an adapter and a score head on the 4-bit base, started from the SFT adapter.
+
+What differs from TRL's RewardTrainer: all answers to a report go through the model in one packed row and
+all their pairs count, and with ``pooling: decisions`` the score is read at every decision and summed. Saved
+in PEFT's format, so AutoPeftModelForSequenceClassification loads it (the card says how to pool).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lite_chex.data.preferences import AnswerGroup, read_pairs, split_groups
+from lite_chex.decode import packed
+from lite_chex.errors import UserError
+from lite_chex.findings import LabelArray
+from lite_chex.model.adapters import copy_into_default, load_adapter, new_adapter
+from lite_chex.model.backbone import load_base
+from lite_chex.train import losses
+from lite_chex.train.examples import Examples, error_score, load_split, merge
+from lite_chex.train.preferences import PAIRS_FILE, Samples, make_preferences, sample_answers
+from lite_chex.train.run import Clock, Stage, seed_everything, write_card
+from lite_chex.train.setup import Setup
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from rich.console import Console
+
+    from lite_chex.recipe import Recipe
+
+CHANCE = 0.5
+
+
+def pooled_scores(hidden: torch.Tensor, batch: packed.PackedBatch, head: Any, pooling: str) -> torch.Tensor:
+    """What each decision adds to an answer's score, fp32 ``[N, T]``: the score is the sum over decisions.
+
+    With ``last`` the score is read at the end token and booked on the last decision.
+    """
+    import torch
+
+    if pooling == "decisions":
+        return head(packed.at(hidden, batch, batch.decided)).squeeze(-1).float()
+    score = head(packed.at(hidden, batch, batch.last)).squeeze(-1).float()
+    return torch.cat([torch.zeros_like(batch.values[:, 1:], dtype=score.dtype), score[:, None]], dim=1)
+
+
+@dataclass
+class Held:
+    """Held-out pairs, and the SFT policy's samples on the validation gold for best-of-K."""
+
+    groups: list[AnswerGroup]
+    examples: Examples | None
+    samples: Samples | None
+
+
+def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
+    """Train the reward model of a run; makes the preference pairs first where the run has none.
+
+    Raises:
+        UserError: if the run has no SFT stage, or pairs are missing or wrong.
+    """
+    from datasets import Dataset
+    from trl import RewardConfig, RewardTrainer
+
+    from lite_chex.train.trainer import Selection, run_trainer, training_arguments
+
+    clock = Clock()
+    section, stage = recipe.reward, Stage(recipe, "reward")
+    sft = Stage(recipe, "sft").require("the reward model")
+    pairs_path = recipe.run_dir / PAIRS_FILE
+    if not pairs_path.is_file():
+        console.print("the run has no preference pairs yet: making them first")
+        make_preferences(recipe, console)
+    groups = read_pairs(pairs_path, recipe.findings)
+    train, held_groups = split_groups(groups, recipe.preferences.validation_fraction, recipe.seed)
+    if not train or not held_groups:
+        raise UserError(f"{pairs_path}: too few reports to hold some out")
+    held = _held(recipe, held_groups, sft, console)
+    seed_everything(recipe.seed)
+    backbone = load_base(recipe.model, num_labels=1)
+    new_adapter(backbone, recipe.model, task_type="SEQ_CLS")
+    copy_into_default(backbone.model, sft)
+    setup = Setup(recipe, backbone)
+    prompt, template, pad = setup.prompt, setup.template, backbone.tokenizer.pad_token_id
+    head = backbone.causal.score
+    stage.begin(resume)
+
+    def scores(groups_: Sequence[tuple[str, LabelArray]]) -> torch.Tensor:
+        """What each decision of each answer adds, ``[N, T]``; their sum is the reward."""
+        prompts = prompt.prompt_ids([report for report, _ in groups_])
+        batch = packed.pack(prompts, [a for _, a in groups_], template, pad, backbone.device)
+        return pooled_scores(packed.hidden_states(backbone.trunk, batch), batch, head, section.pooling)
+
+    class Trainer(RewardTrainer):
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            import torch
+
+            rows = inputs["rows"]
+            found = scores([(r["report"], np.array(r["answers"], dtype=np.int8)) for r in rows]).sum(-1)
+            better, worse, at = [], [], 0
+            for row in rows:
+                better += [at + i for i, _ in row["pairs"]]
+                worse += [at + j for _, j in row["pairs"]]
+                at += len(row["answers"])
+            chosen, rejected = found[better], found[worse]
+            loss = losses.preference_loss(chosen, rejected)
+            if section.center_rewards_coefficient:
+                loss = loss + section.center_rewards_coefficient * torch.mean((chosen + rejected) ** 2)
+            mode = "train" if self.model.training else "eval"
+            self._metrics[mode]["accuracy"].append((chosen > rejected).float().mean().item())
+            self._metrics[mode]["margin"].append((chosen - rejected).mean().item())
+            return (loss, {"loss": loss}) if return_outputs else loss
+
+    arguments = training_arguments(
+        RewardConfig, section, stage, str(backbone.causal.dtype).removeprefix("torch."), max_length=None
+    )
+    trainer = Trainer(
+        model=backbone.model,
+        args=arguments,
+        train_dataset=Dataset.from_list([_row(setup, g) for g in train]),
+        data_collator=lambda rows: {"rows": rows},
+        processing_class=backbone.tokenizer,
+    )
+    console.print(
+        f"reward: {sum(len(g.pairs) for g in train)} pairs of {len(train)} reports, "
+        f"{sum(len(g.pairs) for g in held_groups)} pairs of {len(held_groups)} reports held out",
+        highlight=False,
+    )
+
+    def measure() -> dict[str, float]:
+        import torch
+
+        backbone.model.eval()
+        with torch.inference_mode():
+            found = _measure(recipe, held, scores, section.per_device_train_batch_size)
+        backbone.model.train()
+        return found
+
+    by_gold = held.examples is not None
+    selection = Selection("errors_per_report" if by_gold else "accuracy", not by_gold, patience=1 << 30)
+    result = run_trainer(
+        trainer,
+        stage,
+        title="reward model",
+        console=console,
+        resume=resume,
+        selection=selection,
+        measure=measure,
+        eval_steps=section.eval_steps,
+        measure_first=False,
+    )
+    backbone.tokenizer.save_pretrained(stage.dir)
+    # The best checkpoint's figures: what PPO will be trained against.
+    _load_best(backbone, stage)
+    final = measure()
+    _report(console, final, by_gold)
+    facts = {
+        "trained on": f"{sum(len(g.pairs) for g in train)} pairs of {len(train)} reports",
+        "pooling": f"{section.pooling}: the score head is read "
+        + ("at each decision's first label token and summed" if section.pooling == "decisions" else "at the end token"),
+        "held-out pair accuracy": f"{final['accuracy']:.3f}",
+        "seconds": f"{clock.seconds:.0f}",
+    }
+    write_card(stage, f"{recipe.name}: reward model", facts)
+    stage.finish({"best_step": result.best.step, **final})
+    return stage.dir
+
+
+def _load_best(backbone: Any, stage: Stage) -> None:
+    """Put the best checkpoint's tensors (adapter and score head) back onto the model."""
+    import torch
+
+    from lite_chex.model.adapters import lora_tensors
+
+    own = dict(backbone.model.named_parameters())
+    with torch.no_grad():
+        for key, tensor in lora_tensors(stage.dir).items():
+            place = key.replace(".lora_A.weight", ".lora_A.default.weight")
+            place = place.replace(".lora_B.weight", ".lora_B.default.weight")
+            place = place.replace("score.weight", "score.modules_to_save.default.weight")
+            own[place].copy_(tensor)
+
+
+def _held(recipe: Recipe, groups: list[AnswerGroup], sft: Path, console: Console) -> Held:
+    """Sample the SFT policy on the validation gold once, for best-of-K by the reward."""
+    gold = [e for e in load_split(recipe, "validation") if not e.presence]
+    if not gold:
+        return Held(groups, None, None)
+    backbone = load_base(recipe.model, for_training=False)
+    load_adapter(backbone, sft, "default", trainable=False)
+    setup = Setup(recipe, backbone)
+    examples, _ = setup.within_length(merge(gold, "validation"))
+    samples = sample_answers(setup, examples.texts, console, "sampling (validation)", recipe.seed + 5000)
+    return Held(groups, examples, samples)
+
+
+def _row(setup: Setup, group: AnswerGroup) -> dict[str, Any]:
+    """One report's group; ``chosen_ids`` and ``rejected_ids`` tell TRL that nothing is left to tokenise."""
+    better, worse = group.pairs[0]
+    prompt = setup.prompt.prompt_ids([group.report])[0]
+    return {
+        "chosen_ids": prompt + setup.template.answer_ids(group.answers[better]),
+        "rejected_ids": prompt + setup.template.answer_ids(group.answers[worse]),
+        "report": group.report,
+        "answers": [list(a) for a in group.answers],
+        "pairs": [list(p) for p in group.pairs],
+    }
+
+
+def _measure(recipe: Recipe, held: Held, scores: Any, batch: int) -> dict[str, float]:
+    """Pair accuracy (also by the number of differing cells), score deviation within a report, best-of-K."""
+    right: list[bool] = []
+    cells: list[int] = []
+    spread: list[np.ndarray] = []
+    decisions: list[np.ndarray] = []
+    for start in range(0, len(held.groups), batch):
+        part = held.groups[start : start + batch]
+        per_decision = scores([(g.report, g.array) for g in part]).cpu().numpy()
+        decisions.append(per_decision)
+        found, at = per_decision.sum(axis=1), 0
+        for group in part:
+            own = found[at : at + len(group.answers)]
+            at += len(group.answers)
+            spread.append(own - own.mean())
+            for i, j in group.pairs:
+                right.append(bool(own[i] > own[j]))
+                cells.append(int((group.array[i] != group.array[j]).sum()))
+    accuracy = np.array(right)
+    count = np.array(cells)
+    metrics = {"accuracy": float(accuracy.mean()), "pairs": float(len(accuracy))}
+    for name, chosen in (("1_cell", count == 1), ("2_cells", count == 2), ("3_or_more_cells", count >= 3)):
+        if chosen.any():
+            metrics[f"accuracy_{name}"] = float(accuracy[chosen].mean())
+    metrics["score_deviation"] = float(np.concatenate(spread).std())
+    metrics |= {f"score_mean_{t}": float(v) for t, v in enumerate(np.concatenate(decisions).mean(axis=0))}
+    if held.examples is not None and held.samples is not None:
+        metrics |= _best_of_k(recipe, held.examples, held.samples, scores, batch)
+    return metrics
+
+
+def _best_of_k(recipe: Recipe, examples: Examples, samples: Samples, scores: Any, batch: int) -> dict[str, float]:
+    """Errors per report of the greedy answer, of the sample the reward likes best, and of the best sample."""
+    answers = np.concatenate([samples.greedy[:, None], samples.sampled], axis=1)
+    picked = pick_best(examples.texts, answers, scores, batch)
+    costs = np.stack(
+        [
+            error_score(gold, a, missed=1, hallucinated=1, wrong_certainty=1, presence=False)
+            for gold, a in zip(examples.labels, answers)
+        ]
+    )
+    rows = np.arange(len(costs))
+    return {
+        "errors_per_report": float(costs[rows, picked].mean()),
+        "greedy_errors_per_report": float(costs[:, 0].mean()),
+        "oracle_errors_per_report": float(costs.min(axis=1).mean()),
+    }
+
+
+def pick_best(texts: list[str], answers: LabelArray, scores: Any, batch: int) -> np.ndarray:
+    """Index of the answer with the highest reward, ``[n, K, F] -> [n]``."""
+    picked = []
+    for start in range(0, len(texts), batch):
+        part = answers[start : start + batch]
+        found = scores(list(zip(texts[start : start + batch], part, strict=True))).sum(-1).cpu().numpy()
+        picked.append(found.reshape(part.shape[:2]).argmax(axis=1))
+    return np.concatenate(picked)
+
+
+def at_chance(summary: dict[str, float]) -> bool:
+    """Whether the held-out pair accuracy is within two standard errors of a coin's."""
+    error = (0.25 / max(summary["pairs"], 1)) ** 0.5
+    return summary["accuracy"] <= CHANCE + 2 * error
+
+
+def _report(console: Console, final: dict[str, float], by_gold: bool) -> None:
+    by_cells = ", ".join(f"{k[9:].replace('_', ' ')} {v:.3f}" for k, v in final.items() if k.startswith("accuracy_"))
+    console.print(
+        f"held-out pair accuracy {final['accuracy']:.3f} of {final['pairs']:.0f} pairs"
+        + (f" (answers differing in {by_cells})" if by_cells else ""),
+        highlight=False,
+    )
+    if at_chance(final):
+        console.print("[bold red]the reward model is at chance: train-ppo will refuse it[/]")
+    if by_gold:
+        console.print(
+            f"errors per report on validation gold: SFT {final['greedy_errors_per_report']:.3f}, "
+            f"best of K by the reward {final['errors_per_report']:.3f}, "
+            f"best sample there was {final['oracle_errors_per_report']:.3f}",
+            highlight=False,
+        )
+        if final["errors_per_report"] >= final["greedy_errors_per_report"]:
+            console.print("[yellow]best-of-K by the reward is no better than SFT: do not expect PPO to be[/]")

@@ -1,0 +1,110 @@
+"""PPO's four roles on one 4-bit base: policy, ref (the frozen SFT adapter), reward and value.
+
+One base with several adapters is the idea of Hydra-RLHF (arXiv 2309.00754) and of TRL's former
+multi-adapter PPO; here each role is a LoRA, switched in one context manager, and nothing is merged: with
+the adapter disabled a 4-bit base is the raw base, which would be the wrong reference.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lite_chex.decode import packed
+from lite_chex.model.adapters import load_adapter, read_score, role, role_parameters
+from lite_chex.model.backbone import load_base
+from lite_chex.train.reward import pooled_scores
+from lite_chex.train.run import FINISHED
+from lite_chex.train.setup import Setup
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from lite_chex.recipe import Recipe
+
+
+@dataclass
+class Roles:
+    """The shared base with its adapters and heads.
+
+    score: fp32 ``[1, hidden]`` head of the reward adapter. value_head: trainable, hidden -> 1, what is
+    still to come; what the reward's decisions earned so far is known and added. centre, scale: each
+    decision's mean ``[T]`` and the deviation of scores within a report, both fixed on held-out pairs;
+    scores are shifted and divided by them so that kl_coef means the same for every reward model.
+    """
+
+    setup: Setup
+    score: torch.Tensor
+    value_head: nn.Linear
+    pooling: str
+    centre: torch.Tensor
+    scale: float
+    value_adapter: bool
+
+    @classmethod
+    def load(cls, recipe: Recipe, sft: Path, reward: Path) -> Roles:
+        """Load the base once and every role's adapter onto it."""
+        import torch
+
+        backbone = load_base(recipe.model)
+        load_adapter(backbone, sft, "policy", trainable=True)
+        load_adapter(backbone, sft, "ref", trainable=False)
+        load_adapter(backbone, reward, "reward", trainable=False)
+        value_adapter = recipe.ppo.value_model == "adapter"
+        if value_adapter:
+            load_adapter(backbone, reward, "value", trainable=True)
+        score = read_score(reward).to(backbone.device)
+        head = torch.nn.Linear(score.shape[1], 1, device=backbone.device)
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.zeros_(head.bias)
+        summary = json.loads((reward / FINISHED).read_text(encoding="utf-8"))
+        backbone.model.eval()  # dropout off in every role
+        return cls(
+            Setup(recipe, backbone),
+            score,
+            head,
+            recipe.reward.pooling,
+            torch.tensor([summary[f"score_mean_{t}"] for t in range(len(recipe.findings))], device=backbone.device),
+            max(float(summary["score_deviation"]), 1e-6),
+            value_adapter,
+        )
+
+    @property
+    def model(self) -> nn.Module:
+        return self.setup.backbone.model
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        return list(role_parameters(self.model, "policy"))
+
+    def value_parameters(self) -> list[nn.Parameter]:
+        adapter = list(role_parameters(self.model, "value")) if self.value_adapter else []
+        return [*adapter, *self.value_head.parameters()]
+
+    def logits(self, name: str, batch: packed.PackedBatch) -> torch.Tensor:
+        """Candidate logits fp32 ``[N, T, 4]`` of ``policy`` or ``ref``; gradients only for the policy."""
+        with role(self.model, name, trainable=name == "policy"):
+            hidden = packed.hidden_states(self.setup.backbone.trunk, batch)
+        return packed.decision_logits(hidden, batch, self.setup.decoder.weight)
+
+    def rewards(self, batch: packed.PackedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Scaled scores ``[N]``, what was earned before each decision ``[N, T]``, and the reward's features
+        where each decision is predicted ``[N, T, hidden]``."""
+        import torch
+
+        with role(self.model, "reward"), torch.no_grad():
+            hidden = packed.hidden_states(self.setup.backbone.trunk, batch)
+            found = pooled_scores(hidden, batch, lambda h: h @ self.score.T, self.pooling)
+            per_decision = (found - self.centre) / self.scale
+            earned = per_decision.cumsum(-1) - per_decision
+        return per_decision.sum(-1), earned, packed.at(hidden, batch, batch.predict)
+
+    def values(self, batch: packed.PackedBatch, earned: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """V(s_t), fp32 ``[N, T]``: what is earned so far plus the head's estimate of what is to come."""
+        if self.value_adapter:
+            with role(self.model, "value", trainable=True):
+                hidden = packed.hidden_states(self.setup.backbone.trunk, batch)
+            features = packed.at(hidden, batch, batch.predict)
+        return earned + self.value_head(features).squeeze(-1)

@@ -1,0 +1,186 @@
+"""Supervised fine-tuning (eq. 1): the policy learns the answer given instruction and report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lite_chex.data.splits import split_reports
+from lite_chex.errors import UserError
+from lite_chex.findings import SKIP
+from lite_chex.model.adapters import copy_into_default, new_adapter
+from lite_chex.model.backbone import load_base
+from lite_chex.train import losses
+from lite_chex.train.examples import Examples, check_splits, load_split, merge
+from lite_chex.train.run import Clock, Stage, seed_everything, write_card
+from lite_chex.train.setup import Setup, Validation
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from lite_chex.recipe import Recipe
+
+
+def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold: bool = False) -> Path:
+    """Train the SFT adapter of a run.
+
+    on_gold: the control arm ``sft_gold``: SFT continued on the very gold labels that the preferences are
+    made from, so that a gain of RLHF is not mistaken for a gain of knowledge.
+
+    Raises:
+        UserError: if recipe, data or machine are wrong.
+    """
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from lite_chex.train.trainer import Selection, run_trainer, training_arguments
+
+    clock = Clock()
+    stage = Stage(recipe, "sft_gold" if on_gold else "sft")
+    section = recipe.sft
+    check_splits(recipe)
+    if on_gold:
+        parent = Stage(recipe, "sft").require("SFT on gold")
+        train, held_out = _gold_examples(recipe)
+    else:
+        train, held_out = _split(merge(load_split(recipe, "train"), "train"), section.validation_fraction, recipe.seed)
+    seed_everything(recipe.seed)
+    backbone = load_base(recipe.model)
+    new_adapter(backbone, recipe.model)
+    if on_gold:
+        copy_into_default(backbone.model, parent)
+    setup = Setup(recipe, backbone)
+    train, too_long = setup.within_length(train)
+    held_out, _ = setup.within_length(held_out)
+    console.print(
+        f"{stage.name}: {len(train)} reports with {train.source}, {len(held_out)} held out"
+        + (f", {too_long} longer than model.max_length left out" if too_long else "")
+        + f"; {backbone.dtype_reason}",
+        highlight=False,
+    )
+    stage.begin(resume)
+
+    class Trainer(SFTTrainer):
+        """TRL's SFTTrainer with eq. 1 over the answer tokens only: no logits for the prompt."""
+
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            hidden = backbone.trunk(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+            ).last_hidden_state[:, :-1]
+            weights = inputs["weights"][:, 1:]
+            target = weights > 0
+            logits = backbone.causal.get_output_embeddings()(hidden[target])
+            loss = losses.answer_loss(logits, inputs["input_ids"][:, 1:][target], weights[target])
+            return (loss, {"loss": loss}) if return_outputs else loss
+
+    arguments = training_arguments(
+        SFTConfig,
+        section,
+        stage,
+        str(backbone.causal.dtype).removeprefix("torch."),
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+    )
+    trainer = Trainer(
+        model=backbone.model,
+        args=arguments,
+        train_dataset=Dataset.from_list(_rows(setup, train)),
+        data_collator=_Collator(backbone.tokenizer.pad_token_id),
+        processing_class=backbone.tokenizer,
+    )
+    trainer.model_accepts_loss_kwargs = False
+    held = Validation(setup, held_out)
+    metric = "errors_per_report" if on_gold else "macro_f1"
+    selection = Selection(metric, higher_is_better=not on_gold, patience=section.early_stopping_patience)
+
+    def measure() -> dict[str, float]:
+        backbone.model.eval()
+        try:
+            return held.measure()
+        finally:
+            backbone.model.train()
+
+    result = run_trainer(
+        trainer,
+        stage,
+        title="SFT on gold" if on_gold else "SFT",
+        console=console,
+        resume=resume,
+        selection=selection,
+        measure=measure,
+        eval_steps=section.eval_steps,
+        measure_first=on_gold,
+    )
+    backbone.tokenizer.save_pretrained(stage.dir)
+    facts = {
+        "trained on": f"{len(train)} reports, {train.source}",
+        "loss": f"{section.loss} tokens, decisions weighted {section.decision_weight}",
+        f"best {metric} on held-out reports ({held.source})": f"{result.best.value:.4f} at step {result.best.step}",
+        "seconds": f"{clock.seconds:.0f}",
+    }
+    write_card(stage, f"{recipe.name}: SFT", facts)
+    stage.finish({"best_step": result.best.step, metric: result.best.value, "stopped": result.stopped})
+    return stage.dir
+
+
+def _split(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """Hold out a fraction by patient and text."""
+    parts = split_reports(examples.reports, {"train": 1 - fraction, "held_out": fraction}, seed)
+    if not parts["held_out"] or not parts["train"]:
+        raise UserError("data.train: too few reports to hold some out for validation")
+    return examples.subset(parts["train"]), examples.subset(parts["held_out"])
+
+
+def _gold_examples(recipe: Recipe) -> tuple[Examples, Examples]:
+    """Four-certainty gold of the preference reports to train on, the validation gold to select on."""
+    gold = [e for e in load_split(recipe, "preference") if not e.presence]
+    if not gold:
+        raise UserError("data.preference: SFT on gold needs a source with four-certainty gold")
+    validation = [e for e in load_split(recipe, "validation") if not e.presence]
+    return merge(gold, "preference"), merge(validation, "validation")
+
+
+def _rows(setup: Setup, examples: Examples) -> list[dict[str, Any]]:
+    """Token ids and the loss weight of each token: 0 on the prompt, on forced tokens for ``decisions``,
+    and on cells whose label is not known."""
+    section, template = setup.recipe.sft, setup.template
+    forced = 1.0 if section.loss == "answer" else 0.0
+    # The rules fill the cells that gold leaves open, so that the answer is whole; those cells are not learnt.
+    rows = []
+    for prompt, labels in zip(setup.prompt.prompt_ids(examples.texts), examples.labels, strict=True):
+        known = labels != SKIP
+        answer_labels = np.where(known, labels, 3)
+        answer = template.answer_ids(answer_labels)
+        weights = [0.0] * len(prompt) + [forced] * len(answer)
+        for position, is_known in zip(template.decision_positions(answer_labels), known, strict=True):
+            weights[len(prompt) + position] = section.decision_weight if is_known else 0.0
+        rows.append({"input_ids": prompt + answer, "weights": weights})
+    return rows
+
+
+class _Collator:
+    """Pads token ids and weights on the right."""
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        import torch
+
+        width = max(len(r["input_ids"]) for r in rows)
+
+        def padded(key: str, fill: float) -> list[list[float]]:
+            return [[*r[key], *[fill] * (width - len(r[key]))] for r in rows]
+
+        ids = torch.tensor(padded("input_ids", self.pad_id), dtype=torch.long)
+        lengths = torch.tensor([len(r["input_ids"]) for r in rows])
+        return {
+            "input_ids": ids,
+            "attention_mask": (torch.arange(width)[None] < lengths[:, None]).long(),
+            "weights": torch.tensor(padded("weights", 0.0), dtype=torch.float32),
+        }

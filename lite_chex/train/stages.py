@@ -1,0 +1,186 @@
+"""Label a run's test reports with each of its stages, and bundle them for the evaluator."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lite_chex.data.labels import read_labels, write_labels
+from lite_chex.data.records import LabelTable
+from lite_chex.errors import UserError
+from lite_chex.evaluate.inputs import EvalInput
+from lite_chex.evaluate.lengths import count_tokens
+from lite_chex.findings import FindingSet, LabelArray
+from lite_chex.labelers.llm import fingerprint_of
+from lite_chex.model.adapters import load_adapter, read_score, role
+from lite_chex.model.backbone import load_base
+from lite_chex.train.examples import Examples, load_source, rule_labels
+from lite_chex.train.run import Stage
+from lite_chex.train.setup import Setup
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lite_chex.recipe import Recipe
+
+TITLES = {
+    "rules": "rules",
+    "sft": "SFT",
+    "sft_gold": "SFT + gold",
+    "best_of_k": "best of K",
+    "dpo": "DPO",
+    "ppo": "PPO",
+}
+
+
+def evaluate_run(recipe: Recipe, console: Console) -> list[EvalInput]:
+    """One bundle per test source: gold and the labels of every stage that the run has.
+
+    Labels are kept in ``<run>/predictions`` and made anew where the stage or the reports changed.
+
+    Raises:
+        UserError: if the run has no SFT stage or the recipe no test source.
+    """
+    Stage(recipe, "sft").require("eval")
+    if not recipe.data.test:
+        raise UserError("data.test: the recipe names no test source")
+    labeller = StageLabeler(recipe, console)
+    bundles = []
+    for index, source in enumerate(recipe.data.test):
+        examples = load_source(source, recipe)
+        systems, out_of_reach = labeller.label(examples, index)
+        notes = [f"Gold: {examples.source}.", *_notes(recipe, systems)]
+        keep = [i for i, scored in enumerate(examples.scored) if scored]
+        findings = recipe.findings
+        if len(keep) < len(findings):
+            findings = FindingSet(findings.name, tuple(findings.names[i] for i in keep))
+        bundles.append(
+            EvalInput(
+                gold=examples.labels[:, keep],
+                systems={TITLES[k]: v[:, keep] for k, v in systems.items()},
+                findings=findings,
+                format_errors={TITLES[k]: out_of_reach for k in systems if k != "rules"} if out_of_reach.any() else {},
+                lengths=count_tokens(examples.texts),
+                ids=[r.study_id for r in examples.reports],
+                texts=examples.texts,
+                notes=notes,
+                protocol="presence" if examples.presence else recipe.eval.protocol,
+                gold_source=examples.source,
+                baseline="SFT",
+            )
+        )
+    return bundles
+
+
+def _notes(recipe: Recipe, systems: dict[str, LabelArray]) -> list[str]:
+    notes = []
+    if "best_of_k" in systems:
+        k = recipe.preferences.num_samples
+        notes.append(f"best of K: of the SFT policy's greedy answer and {k} samples, the one the reward model prefers.")
+    if "sft_gold" in systems:
+        notes.append("SFT + gold: SFT continued on the gold that the preferences were made from.")
+    if {"ppo", "dpo"} & set(systems):
+        notes.append(
+            "PPO and DPO learnt from preferences that hold expert knowledge which the weak labels lack: "
+            f"a gain over SFT is a gain of both. One seed ({recipe.seed})."
+        )
+    return notes
+
+
+class StageLabeler:
+    """All stages of a run on one base, each labelled under its own adapter."""
+
+    def __init__(self, recipe: Recipe, console: Console) -> None:
+        self.recipe, self.console = recipe, console
+        self.stages = [s for s in ("sft", "sft_gold", "dpo", "ppo") if Stage(recipe, s).finished]
+        self.wanted = [
+            s
+            for s in recipe.eval.stages
+            if s in ("rules", *self.stages) or (s == "best_of_k" and Stage(recipe, "reward").finished)
+        ]
+        self._setup: Setup | None = None
+
+    @property
+    def setup(self) -> Setup:
+        """The base with every stage's adapter, loaded when a prediction has to be made."""
+        if self._setup is None:
+            backbone = load_base(self.recipe.model, for_training=False)
+            for name in [*self.stages, *(["reward"] if "best_of_k" in self.wanted else [])]:
+                load_adapter(backbone, Stage(self.recipe, name).dir, name, trainable=False)
+            self._setup = Setup(self.recipe, backbone)
+        return self._setup
+
+    def label(self, examples: Examples, index: int) -> tuple[dict[str, LabelArray], np.ndarray]:
+        """Labels per stage and which reports the model cannot read whole (bool ``[n]``)."""
+        folder = self.recipe.run_dir / "predictions" / str(index)
+        folder.mkdir(parents=True, exist_ok=True)
+        rules = rule_labels(examples.texts, self.recipe)
+        reports = hashlib.sha256("\0".join(examples.texts).encode()).hexdigest()[:16]
+        systems: dict[str, LabelArray] = {}
+        too_long = np.zeros(len(examples), dtype=bool)
+        for name in self.wanted:
+            if name == "rules":
+                systems[name] = rules
+                continue
+            source = Stage(self.recipe, "reward" if name == "best_of_k" else name).dir
+            mark = f"{fingerprint_of(source)} {fingerprint_of(Stage(self.recipe, 'sft').dir)} {reports}"
+            kept = folder / f"{name}.csv"
+            seal = folder / f"{name}.fingerprint"
+            if kept.is_file() and seal.is_file() and seal.read_text(encoding="utf-8") == mark:
+                table = read_labels(kept, self.recipe.findings)
+                systems[name] = table.values
+                continue
+            self.console.print(f"labelling {len(examples)} reports of {examples.source} with {TITLES[name]}", highlight=False)
+            fits, bodies = self._fitting(examples)
+            too_long = ~fits
+            values = np.full((len(examples), len(self.recipe.findings)), 3, dtype=np.int8)
+            rows = np.flatnonzero(fits)
+            texts = [examples.texts[i] for i in rows]
+            if name == "best_of_k":
+                values[rows] = self._best_of_k(texts)
+            else:
+                with role(self.setup.backbone.model, name):
+                    self.setup.decoder.refresh()
+                    values[rows] = self.setup.decoder.decode([bodies[i] for i in rows], rules[rows]).values
+            systems[name] = values
+            ids = [r.study_id for r in examples.reports]
+            write_labels(kept, LabelTable(self.recipe.findings, ids, values, np.ones(len(self.recipe.findings), bool)))
+            seal.write_text(mark, encoding="utf-8")
+        return systems, too_long
+
+    def _fitting(self, examples: Examples) -> tuple[np.ndarray, Sequence[list[int]]]:
+        setup = self.setup
+        room = self.recipe.model.max_length - len(setup.prompt.prefix_ids) - setup.template.max_answer_length
+        bodies = setup.prompt.body_ids(examples.texts)
+        return np.array([len(b) <= room for b in bodies]), bodies
+
+    def _best_of_k(self, texts: list[str]) -> LabelArray:
+        """The SFT policy's greedy answer and samples, the one that the reward model prefers."""
+        import torch
+
+        from lite_chex.decode import packed
+        from lite_chex.train.preferences import sample_answers
+        from lite_chex.train.reward import pick_best, pooled_scores
+
+        setup, backbone = self.setup, self.setup.backbone
+        with role(backbone.model, "sft"):
+            samples = sample_answers(setup, texts, self.console, "sampling (best of K)", self.recipe.seed + 9000)
+        answers = np.concatenate([samples.greedy[:, None], samples.sampled], axis=1)
+        head = read_score(Stage(self.recipe, "reward").dir).to(backbone.device)
+
+        def scores(groups: Sequence[tuple[str, LabelArray]]) -> torch.Tensor:
+            prompts = setup.prompt.prompt_ids([report for report, _ in groups])
+            batch = packed.pack(
+                prompts, [a for _, a in groups], setup.template, backbone.tokenizer.pad_token_id, backbone.device
+            )
+            hidden = packed.hidden_states(backbone.trunk, batch)
+            return pooled_scores(hidden, batch, lambda h: h @ head.T, self.recipe.reward.pooling)
+
+        with role(backbone.model, "reward"), torch.inference_mode():
+            picked = pick_best(texts, answers, scores, self.recipe.reward.per_device_train_batch_size)
+        return answers[np.arange(len(texts)), picked]
+
+

@@ -1,0 +1,89 @@
+"""A tiny real model for the tests: random weights, a real tokenizer with a chat template, no network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+
+from lite_chex.recipe import ModelSection, Recipe, load_recipe
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A 0.2M-parameter Llama with random weights and the demo's tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from lite_chex.model.backbone import load_tokenizer
+    from lite_chex.recipe import shipped
+
+    tokenizer = load_tokenizer(str(shipped("data_samples") / "tiny_base"))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=1024,
+        initializer_range=0.3,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+    )
+    folder = tmp_path_factory.mktemp("base")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def model_section(base: Path, **changes: object) -> ModelSection:
+    options: dict[str, object] = {"dtype": "float32", "load_in_4bit": False, "lora_r": 4, "lora_alpha": 8}
+    return ModelSection(model_name_or_path=str(base), **(options | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def tiny_recipe(tiny_base: Path, tmp_path: Path) -> Recipe:
+    """A recipe whose every stage takes seconds; 4-bit base, LoRA, real trainers."""
+    return make_recipe(tiny_base, tmp_path / "runs")
+
+
+def make_recipe(base: Path, output_dir: Path, *changes: str) -> Recipe:
+    small = [
+        f"model.model_name_or_path={base}",
+        "name=test",
+        "model.lora_r=4",
+        "data.train.0.limit=60",
+        "data.validation.0.limit=24",
+        "data.preference.0.limit=24",
+        "data.test.0.limit=24",
+        "sft.max_steps=6",
+        "sft.eval_steps=3",
+        "sft.save_steps=2",
+        "sft.per_device_train_batch_size=8",
+        "reward.max_steps=4",
+        "reward.eval_steps=2",
+        "reward.save_steps=2",
+        "ppo.total_iterations=4",
+        "ppo.reports_per_iteration=4",
+        "ppo.num_samples=2",
+        "ppo.num_ppo_epochs=2",
+        "ppo.eval_steps=2",
+        "ppo.save_steps=2",
+        "dpo.max_steps=4",
+        "dpo.eval_steps=2",
+        "dpo.save_steps=2",
+        "eval.bootstrap=50",
+    ]
+    return load_recipe("tiny-cpu", [*small, *changes], str(output_dir))
+
+
+def random_labels(rng: np.random.Generator, n: int, findings: int = 13) -> np.ndarray:
+    return rng.integers(0, 4, (n, findings)).astype(np.int8)

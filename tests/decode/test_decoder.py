@@ -1,0 +1,142 @@
+"""Draft and verify, packing and beams against the exact baseline, on a tiny real model in fp32."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lite_chex.decode import decisions, packed
+from lite_chex.decode.beam import beam_search
+from lite_chex.decode.decoder import DecisionDecoder
+from lite_chex.decode.template import build_template
+from lite_chex.findings import PAPER13, Certainty, FindingSet
+from lite_chex.model.backbone import load_base
+from lite_chex.prompt import PromptEncoder
+from lite_chex.train.setup import gumbel
+from tests.conftest import model_section, random_labels
+
+WORDS = "no small left right pleural effusion pneumothorax clear heart size normal opacity possible edema".split()
+
+
+class World:
+    def __init__(self, base: Path, findings: FindingSet = PAPER13) -> None:
+        self.backbone = load_base(model_section(base))
+        self.prompt = PromptEncoder(self.backbone.tokenizer, findings)
+        self.template = build_template(self.prompt)
+        self.decoder = DecisionDecoder(self.backbone, self.template, self.prompt.prefix_ids)
+
+    def texts(self, n: int, seed: int) -> list[str]:
+        rng = np.random.default_rng(seed)
+        return [" ".join(rng.choice(WORDS, rng.integers(1, 40))) + "." for _ in range(n)]
+
+
+@pytest.fixture(scope="module")
+def world(tiny_base: Path) -> World:
+    return World(tiny_base)
+
+
+def test_lossless_for_any_draft_and_batch(world: World) -> None:
+    rng = np.random.default_rng(0)
+    texts = world.texts(300, 1)
+    bodies = world.prompt.body_ids(texts)
+    exact = world.decoder.stepwise(bodies, batch_size=50)
+    assert len({tuple(v) for v in exact.values.tolist()}) > 20  # the random model does not always say the same
+    for drafts in (None, exact.values, *(random_labels(rng, 300) for _ in range(4))):
+        for size in (7, None):
+            found = world.decoder.decode(bodies, drafts, batch_size=size)
+            np.testing.assert_array_equal(found.values, exact.values)
+            np.testing.assert_allclose(found.logits, exact.logits, atol=2e-4)
+    assert world.decoder.decode(bodies, exact.values).passes == 1.0
+
+
+def test_batch_size_does_not_change_the_baseline(world: World) -> None:
+    bodies = world.prompt.body_ids(world.texts(12, 2))
+    one, many = world.decoder.stepwise(bodies), world.decoder.stepwise(bodies, batch_size=12)
+    np.testing.assert_array_equal(one.values, many.values)
+
+
+def test_no_finding_never_contradicts(world: World) -> None:
+    values = world.decoder.decode(world.prompt.body_ids(world.texts(200, 3))).values
+    np.testing.assert_array_equal(values, PAPER13.consistent(values))
+
+
+def test_sampling_follows_the_models_distribution(world: World) -> None:
+    body = world.prompt.body_ids(world.texts(1, 4))
+    n = 4000
+    found = world.decoder.decode(body * n, noise=gumbel((n, 13, 4), 5), temperature=1.3, batch_size=500)
+    log_p, _ = decisions.log_probs(
+        torch.from_numpy(found.logits[:1]), torch.from_numpy(found.values[:1]).long(), PAPER13, 1.3
+    )
+    share = np.bincount(found.values[:, 0], minlength=4) / n
+    np.testing.assert_allclose(share, log_p[0, 0].exp().numpy(), atol=4 * (0.25 / n) ** 0.5)
+
+
+def test_sampled_log_probs_equal_the_packed_recomputation(world: World) -> None:
+    texts = world.texts(9, 6)
+    bodies, k = world.prompt.body_ids(texts), 3
+    repeated = [b for b in bodies for _ in range(k)]
+    found = world.decoder.decode(repeated, noise=gumbel((27, 13, 4), 7), temperature=1.5)
+    batch = packed.pack(
+        world.prompt.prompt_ids(texts), found.values.reshape(9, k, 13), world.template, world.backbone.tokenizer.pad_token_id
+    )
+    with torch.no_grad():
+        logits = packed.decision_logits(packed.hidden_states(world.backbone.trunk, batch), batch, world.decoder.weight)
+    values = torch.from_numpy(found.values).long()
+    ours, _ = decisions.log_probs(torch.from_numpy(found.logits), values, PAPER13, 1.5)
+    theirs, _ = decisions.log_probs(logits, values, PAPER13, 1.5)
+    np.testing.assert_allclose(
+        decisions.chosen_log_probs(ours, values), decisions.chosen_log_probs(theirs, values), atol=1e-5
+    )
+
+
+def test_packed_gradients_equal_separate_passes(world: World) -> None:
+    prompts = world.prompt.prompt_ids(world.texts(2, 8))
+    answers = random_labels(np.random.default_rng(9), 6).reshape(2, 3, 13)
+    pad, trunk = world.backbone.tokenizer.pad_token_id, world.backbone.trunk
+    parameter = trunk.layers[0].self_attn.q_proj.weight.requires_grad_(True)
+
+    def gradient(groups: list[tuple[list[int], np.ndarray]]) -> torch.Tensor:
+        parameter.grad = None
+        for prompt, group in groups:
+            batch = packed.pack([prompt], [group], world.template, pad)
+            logits = packed.decision_logits(packed.hidden_states(trunk, batch), batch, world.decoder.weight)
+            torch.log_softmax(logits, -1)[..., 0].sum().backward()
+        assert parameter.grad is not None
+        return parameter.grad.clone()
+
+    together = gradient(list(zip(prompts, answers)))
+    apart = gradient([(p, a[i : i + 1]) for p, a in zip(prompts, answers) for i in range(3)])
+    parameter.requires_grad_(False)
+    assert (together - apart).norm() < 1e-5 * apart.norm()
+
+
+def test_beams_against_exhaustive_search(tiny_base: Path) -> None:
+    small = World(tiny_base, FindingSet("small", ("Edema", "Fracture", "No Finding")))
+    texts = small.texts(12, 10)
+    bodies = small.prompt.body_ids(texts)
+    answers = np.array(list(itertools.product(range(4), repeat=3)), dtype=np.int8)
+    answers = np.unique(small.decoder.findings.consistent(answers), axis=0)
+    best = []
+    for prompt in small.prompt.prompt_ids(texts):
+        batch = packed.pack([prompt], [answers], small.template, small.backbone.tokenizer.pad_token_id)
+        with torch.no_grad():
+            logits = packed.decision_logits(
+                packed.hidden_states(small.backbone.trunk, batch), batch, small.decoder.weight
+            )
+        log_p, _ = decisions.log_probs(logits, batch.values, small.decoder.findings)
+        best.append(answers[int(decisions.chosen_log_probs(log_p, batch.values).sum(-1).argmax())])
+    np.testing.assert_array_equal(beam_search(small.decoder, bodies, beams=16).values, np.array(best))
+    greedy = beam_search(small.decoder, bodies, beams=1)
+    np.testing.assert_array_equal(greedy.values, small.decoder.decode(bodies).values)
+
+
+def test_forced_decision_has_one_candidate() -> None:
+    values = torch.full((1, 13), int(Certainty.ABSENT))
+    values[0, 4] = Certainty.UNCERTAIN
+    log_p, free = decisions.log_probs(torch.randn(1, 13, 4), values, PAPER13)
+    assert free[0].tolist() == [True] * 12 + [False]
+    assert log_p[0, 12].exp().tolist() == pytest.approx([0, 0, 0, 1])

@@ -1,0 +1,225 @@
+"""The OpenAI-compatible labeler, through the official client, against a server that speaks the protocol.
+
+The server is the peer's side: it reads the request as vLLM or llama.cpp would, enforces the JSON schema it
+was sent (an answer outside it cannot leave), and labels with the word labeler. What it buys: retries, refusals
+and concurrency happen over a real socket.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from word_labeler import WORDS, WordLabeler
+
+from lite_chex.data.records import Report
+from lite_chex.errors import UserError
+from lite_chex.findings import CERTAINTY_WORDS, Certainty
+from lite_chex.labelers.registry import LabelerOptions, ServerOptions, make_labeler
+from lite_chex.labelers.runner import label_file
+
+openai_compatible = pytest.importorskip("lite_chex.labelers.openai_compatible")
+pytest.importorskip("openai")
+KEY = "the-key"
+TOO_LONG = [
+    {"message": "too many tokens", "type": "invalid_request_error", "code": "context_length_exceeded"},  # OpenAI
+    {"message": "exceeds the available context size", "type": "exceed_context_size_error", "code": 400},  # llama.cpp
+    {"message": "This model's maximum context length is 9 tokens", "type": "BadRequestError", "code": 400},  # vLLM
+]
+
+
+class Server(ThreadingHTTPServer):
+    """busy: how often to answer 429 before anything else. seen / at_once: what came in."""
+
+    busy = 0
+    seen: Counter[str]
+    at_once = running = 0
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.seen, self.lock = Counter(), threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.running += 1
+            self.server.at_once = max(self.server.at_once, self.server.running)
+        try:
+            time.sleep(0.01)
+            self.answer(*self.respond(request))
+        finally:
+            with self.server.lock:
+                self.server.running -= 1
+
+    def respond(self, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if self.path != "/v1/chat/completions":
+            return 404, {"error": {"message": "no such path"}}
+        if self.headers["Authorization"] not in (f"Bearer {KEY}", "Bearer local"):
+            return 401, {"error": {"message": "wrong key"}}
+        if request["model"] != "word-model":
+            return 404, {"error": {"message": "no such model"}}
+        report = next(m["content"] for m in request["messages"] if m["role"] == "user")
+        with self.server.lock:
+            if self.server.busy > 0:
+                self.server.busy -= 1
+                return 429, {"error": {"message": "slow down"}}
+            self.server.seen[report] += 1
+        if len(report) > 300:
+            return 400, {"error": TOO_LONG[len(report) % 3]}
+        if "poison" in report:
+            return 500, {"error": {"message": f"crashed on {report}"}}
+        schema = request["response_format"]["json_schema"]
+        assert request["response_format"]["type"] == "json_schema"
+        assert schema["strict"] is True
+        return 200, self.completion("cut {" if "ramble" in report else self.label(report, schema["schema"]))
+
+    def label(self, report: str, schema: dict[str, Any]) -> str:
+        values = WordLabeler().label([report]).values[0]
+        if "contradict" in report:
+            values[-1] = Certainty.POSITIVE
+        answer = {name: CERTAINTY_WORDS[v] for name, v in zip(schema["required"], values, strict=True)}
+        for name, word in answer.items():
+            assert word in schema["properties"][name]["enum"]
+        return json.dumps(answer)
+
+    def completion(self, content: str) -> dict[str, Any]:
+        choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+        return {"id": "x", "object": "chat.completion", "created": 0, "model": "word-model", "choices": [choice]}
+
+    def answer(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        if status == 429:
+            self.send_header("retry-after-ms", "5")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: a test's output is no place for it."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with Server() as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def labeler(server: Server, model: str = "word-model", **options: Any) -> Any:
+    where = ServerOptions(base_url=server.url, **{"retries": 4, **options})
+    return make_labeler("openai", LabelerOptions(model=model, findings=WORDS, server=where))
+
+
+def test_answers_become_labels_in_order_and_requests_run_side_by_side(server: Server) -> None:
+    reports = [f"{i} " + ("no edema" if i % 2 else "fracture contradict") for i in range(40)]
+    batch = labeler(server, concurrency=5).label(reports)
+    assert batch.errors is None
+    expected = [[3, 0, 3] if i % 2 == 0 else [1, 3, 3] for i in range(40)]  # the contradiction is mended
+    assert batch.values.tolist() == expected
+    assert 2 <= server.at_once <= 5
+
+
+def test_a_busy_server_is_asked_again(server: Server) -> None:
+    server.busy = 3
+    assert labeler(server, concurrency=1).label(["edema"]).values.tolist() == [[0, 3, 3]]
+    server.busy = 50
+    with pytest.raises(UserError, match=r"too many requests, also after 1 retries.*to go on"):
+        labeler(server, retries=1).label(["edema"])
+
+
+def test_bad_answers_are_error_rows_without_report_text(server: Server, tmp_path: Path) -> None:
+    texts = ["edema", "ramble", "poison", "no fracture", "x" * 301, "x" * 302, "x" * 303]
+    reports = tmp_path / "r.jsonl"
+    reports.write_text("".join(json.dumps({"id": i, "report": t}) + "\n" for i, t in enumerate(texts)))
+    output = tmp_path / "out.csv"
+    log = StringIO()
+    summary = label_file(labeler(server, retries=0), reports, output, console=Console(file=log))
+    assert output.read_text().splitlines()[1:] == ["0,1.0,,", "1,,,", "2,,,", "3,,0.0,", "4,,,", "5,,,", "6,,,"]
+    assert Path(f"{output}.errors.csv").read_text().splitlines()[1:] == [
+        "1,1,the server's answer is not the JSON that was asked for",
+        "2,2,the server refused this report (HTTP 500)",
+        *(f"{i},{i},too long for the model" for i in (4, 5, 6)),
+    ]
+    assert (summary.labelled, summary.errors) == (2, 5)
+    # Running it again asks for nothing more.
+    seen = server.seen.total()
+    label_file(labeler(server), reports, output, console=Console(file=log))
+    assert server.seen.total() == seen
+
+
+def test_what_is_wrong_for_all_reports_stops_the_run(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match='no model "other"'):
+        labeler(server, model="other").label(["edema"])
+    with pytest.raises(UserError, match=r"refused every request.*HTTP 500"):
+        labeler(server, retries=0).label(["poison", "poison"])
+    monkeypatch.setenv("OPENAI_API_KEY", "wrong")
+    with pytest.raises(UserError, match=r"refuses the key.*OPENAI_API_KEY"):
+        labeler(server).label(["edema"])
+    monkeypatch.setenv("HOSPITAL_KEY", KEY)
+    assert labeler(server, api_key_env="HOSPITAL_KEY").label(["edema"]).errors is None
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(UserError, match="does not answer"):
+        labeler(server, retries=0).label(["edema"])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.openai.com/v1",
+        "http://localhost.example.org/v1",
+        "http://10.0.0.5:8000/v1",
+        "http://127.0.0.1@evil.org/v1",
+        None,
+    ],
+)
+def test_reports_leave_the_machine_only_when_the_user_says_so(url: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with pytest.raises(UserError, match="--i-may-send-these-reports"):
+        make_labeler("openai", LabelerOptions(model="m", server=ServerOptions(base_url=url)))
+    assert make_labeler("openai", LabelerOptions(model="m", server=ServerOptions(base_url=url, may_send=True)))
+
+
+def test_the_environment_cannot_redirect_reports(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://elsewhere.example.org/v1")
+    with pytest.raises(UserError, match=r"elsewhere\.example\.org/v1 is not this machine"):
+        make_labeler("openai", LabelerOptions(model="m"))
+    monkeypatch.setenv("HTTP_PROXY", "http://192.0.2.1:9")  # would time out if it were used
+    monkeypatch.setenv("http_proxy", "http://192.0.2.1:9")
+    assert labeler(server, retries=0).label(["edema"]).errors is None
+
+
+def test_the_estimate_counts_tokens_and_cost(server: Server) -> None:
+    asks = labeler(server, input_price=2.0, output_price=10.0)
+    reports = [Report(i, str(i), "x" * 400) for i in range(100)] + [Report(100, "100", " ")]
+    estimate = asks.estimate(reports)
+    question = len(openai_compatible.question(WORDS))
+    answer = len('{"Edema":"uncertain","Fracture":"uncertain","No Finding":"uncertain"}')
+    assert estimate.reports == 100
+    assert estimate.input_tokens == (100 * 400 + 100 * question) // 4
+    assert estimate.output_tokens == 100 * answer // 4
+    assert estimate.cost == pytest.approx((estimate.input_tokens * 2 + estimate.output_tokens * 10) / 1e6)
+    assert "give --input-price" in str(labeler(server).estimate(reports))

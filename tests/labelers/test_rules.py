@@ -1,0 +1,413 @@
+"""Behaviour of the rule labeler, one class of wording after another; every sentence here is made up."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lite_chex.errors import UserError
+from lite_chex.findings import CHEXPERT14, NO_FINDING, PAPER13, Certainty, FindingSet
+from lite_chex.labelers.rules import Mention, RuleLabeler
+
+LABELER = RuleLabeler(CHEXPERT14)
+SHORT = dict(
+    zip(("EC", "CM", "LO", "LL", "ED", "CO", "PN", "AT", "PX", "PE", "PO", "FX", "SD", "NF"), CHEXPERT14.names)
+)
+LETTER = {Certainty.POSITIVE: "p", Certainty.NEGATIVE: "n", Certainty.UNCERTAIN: "u"}
+
+
+def labels(report: str) -> dict[str, str]:
+    """Mentioned findings only, No Finding left out: ``{"PE": "n"}``."""
+    values = LABELER.label([report]).values[0]
+    return {k: LETTER[Certainty(int(v))] for k, v in zip(SHORT, values) if v != Certainty.ABSENT and k != "NF"}
+
+
+def no_finding(report: str) -> bool:
+    return bool(LABELER.label([report]).values[0, -1] == Certainty.POSITIVE)
+
+
+def expected(text: str) -> dict[str, str]:
+    return dict(pair.split(":") for pair in text.split())
+
+
+NEGATION = [
+    ("No pneumothorax.", "PX:n"),
+    ("No rib fracture.", "FX:n"),
+    ("No rib fracture", "FX:n"),
+    ("There is no pneumothorax, effusion, or focal consolidation.", "PX:n PE:n CO:n"),
+    ("No pneumothorax or pleural effusion is seen.", "PX:n PE:n"),
+    ("There is no evidence of focal consolidation, edema, pleural effusion or pneumothorax.", "CO:n ED:n PE:n PX:n"),
+    ("No acute, displaced rib fractures are demonstrated.", "FX:n"),
+    ("Lungs are clear without effusion.", "LO:n PE:n"),
+    ("Negative for pneumonia.", "PN:n"),
+    ("The lungs are free of infiltrates.", "LO:n"),
+    ("Neither effusion nor pneumothorax.", "PE:n PX:n"),
+    ("Pneumothorax is not seen.", "PX:n"),
+    ("Pleural effusion and pneumothorax are not identified.", "PE:n PX:n"),
+    ("No focal opacity concerning for pneumonia.", "LO:n PN:n"),
+    ("No findings to suggest pulmonary edema.", "ED:n"),
+    ("No definite effusion.", "PE:n"),
+    ("No convincing evidence of consolidation.", "CO:n"),
+    ("No large effusion.", "PE:n"),
+    ("Pneumonia has been ruled out.", "PN:n"),
+    ("Absence of effusion on both sides.", "PE:n"),
+    ("No new consolidation.", "CO:n"),
+    ("Cardiomegaly without congestive failure.", "CM:p ED:n"),
+    ("No overt pulmonary edema.", "ED:n"),
+    ("PNEUMOTHORAX: None.", "PX:n"),
+    ("There is no appreciable pneumothorax status post chest tube removal.", "PX:n SD:n"),
+    ("The lungs show no nodule or mass.", "LL:n"),
+    ("No active tuberculosis.", "PN:n"),
+    ("No pulmonary vascular congestion.", "ED:n"),
+    ("Mild cardiomegaly with no failure or pneumonia.", "CM:p ED:n PN:n"),
+    ("No pleural air collection.", "PX:n"),
+    ("Pneumonia is unlikely.", "PN:n"),
+    ("The lungs and pleural spaces show no acute abnormality.", "PE:n"),
+    ("Lungs are expanded and clear airspace disease.", "LO:n"),
+]
+SCOPE_ENDS = [
+    ("No pneumothorax, but a small left effusion is present.", "PX:n PE:p"),
+    ("No pneumothorax; small left pleural effusion.", "PX:n PE:p"),
+    ("No effusion, however there is mild atelectasis.", "PE:n AT:p"),
+    ("No pneumothorax with stable right effusion.", "PX:n PE:p"),
+    ("No consolidation, mild bibasilar atelectasis.", "CO:n AT:p"),
+    ("No pneumothorax and stable small effusion.", "PX:n PE:p"),
+    ("Atelectasis at the left base without consolidation.", "AT:p CO:n"),
+    ("No acute process aside from a left rib fracture.", "FX:p"),
+    ("No pneumothorax, the left basilar opacity may represent atelectasis.", "PX:n LO:p AT:u"),
+    ("There is no pneumothorax the heart is enlarged.", "PX:n CM:p"),
+    ("Mild edema, no effusion.", "ED:p PE:n"),
+    ("Left effusion has decreased and there is no pneumothorax.", "PE:p PX:n"),
+    ("No effusion.Moderate cardiomegaly.", "PE:n CM:p"),
+    ("Mildly enlarged heart but no effusion or edema", "CM:p PE:n ED:n"),
+]
+PSEUDO = [
+    ("No change in the left pleural effusion.", "PE:p"),
+    ("No significant interval change in bibasilar atelectasis.", "AT:p"),
+    ("Not only consolidation but also effusion is seen.", "CO:p PE:p"),
+    ("No increase in the right effusion.", "PE:p"),
+    ("Without significant change in cardiomegaly.", "CM:p"),
+    ("Small pneumothorax, not significantly changed.", "PX:p"),
+    ("The effusion has not resolved.", "PE:p"),
+    ("Incompletely resolved pneumonia.", "PN:p"),
+    ("Near complete resolution of the left effusion.", "PE:p"),
+    ("No improvement in the edema.", "ED:p"),
+]
+HEDGES = [
+    ("Possible small left pleural effusion.", "PE:u"),
+    ("Pneumonia cannot be excluded.", "PN:u"),
+    ("Cannot exclude pneumonia.", "PN:u"),
+    ("An early infiltrate is not excluded.", "LO:u"),
+    ("Patchy opacity in the left base may represent atelectasis or pneumonia.", "LO:p AT:u PN:u"),
+    ("Opacity, likely atelectasis.", "LO:p AT:u"),
+    ("Right basilar atelectasis versus consolidation.", "AT:u CO:u"),
+    ("Findings suggestive of mild pulmonary edema.", "ED:u"),
+    ("Findings consistent with mild pulmonary edema.", "ED:p"),
+    ("Findings compatible with pneumonia.", "PN:p"),
+    ("Question small pneumothorax.", "PX:u"),
+    ("Suspected left rib fracture.", "FX:u"),
+    ("Nodular opacity suspicious for malignancy.", "LO:p LL:u"),
+    ("Left retrocardiac opacity concerning for pneumonia.", "LO:p PN:u"),
+    ("Blunting of the costophrenic angle could represent a small effusion.", "PE:u"),
+    ("Small right effusion is possible.", "PE:u"),
+    ("Small effusions suspected.", "PE:u"),
+    ("Differential includes pneumonia and aspiration.", "PN:u"),
+    ("Borderline cardiomegaly.", "CM:u"),
+    ("Heart size is borderline enlarged.", "CM:u"),
+    ("Probable trace effusion.", "PE:u"),
+    ("There may be a tiny apical pneumothorax.", "PX:u"),
+    ("Linear atelectasis or scarring at the left base.", "AT:u LO:u"),
+    ("Opacities XXXX representing atelectasis.", "LO:p AT:u"),
+    ("Basilar opacity, ___ atelectasis.", "LO:p AT:u"),
+    ("In the appropriate clinical setting this could be pneumonia.", "PN:u"),
+    ("A superimposed infectious process would be difficult to exclude.", "PN:u"),
+    ("Right upper lobe opacity, pneumonia should be considered.", "LO:p PN:u"),
+    ("Small effusions and/or atelectasis at the bases.", "PE:u AT:u"),
+    ("Low lung volumes with bibasilar atelectasis.", "AT:p"),
+    ("Left effusion or pleural thickening.", "PE:u PO:u"),
+    ("The opacity is likely atelectasis.", "LO:p AT:u"),
+    ("Streaky opacities, atelectasis versus infection.", "LO:p AT:u PN:u"),
+    ("Atelectasis, infiltrate, or scarring.", "AT:u LO:u"),
+    ("Opacity suspicious for, but not diagnostic of, pneumonia.", "LO:p PN:u"),
+    ("The density is likely a skin fold.", "LO:p"),
+    ("Effusion is likely present.", "PE:u"),
+    ("Followup is recommended, as this may represent a nodule.", "LL:u"),
+    ("Atelectasis, probably chronic.", "AT:p"),
+]
+ANATOMY = [
+    ("The heart is normal in size.", "CM:n"),
+    ("Heart size normal and lungs clear", "CM:n LO:n"),
+    ("Normal heart size and mediastinal contours.", "CM:n EC:n"),
+    ("Cardiac and mediastinal contours are within normal limits.", "CM:n EC:n"),
+    ("The cardiomediastinal silhouette is unremarkable.", "EC:n CM:n"),
+    ("Cardio-mediastinal silhouette is normal.", "EC:n CM:n"),
+    ("Cardiomediastinal silhouette is stable.", ""),
+    ("Mediastinum is stable.", ""),
+    ("Heart size is top normal.", "CM:n"),
+    ("Heart size is at the upper limits of normal.", "CM:n"),
+    ("The heart is not enlarged.", "CM:n"),
+    ("The heart is mildly enlarged.", "CM:p"),
+    ("Heart size mildly enlarged for technique, aorta is tortuous.", "CM:p"),
+    ("Stable enlargement of the cardiac silhouette.", "CM:p"),
+    ("Normal heart size. Widened mediastinum.", "CM:n EC:p"),
+    ("Mediastinal widening is again seen.", "EC:p"),
+    ("The mediastinum is not widened.", "EC:n"),
+    ("Heart, hila, and mediastinum are normal.", "CM:n EC:n"),
+    ("Heart size is enlarged, pulmonary vascularity within normal limits.", "CM:p"),
+    ("Tortuous aorta, mediastinal contours otherwise normal.", "EC:n"),
+    ("Pulmonary vascularity is normal.", ""),
+    ("Lungs: clear. Heart: normal size.", "LO:n CM:n"),
+    ("HEART SIZE: Normal.", "CM:n"),
+    ("Pleural spaces are clear.", "PE:n"),
+    ("The lungs are hyperinflated but clear.", "LO:n"),
+    ("Clear lungs.", "LO:n"),
+    ("The lungs are otherwise clear.", "LO:n"),
+    ("The bones are intact.", ""),
+    ("Heart size is normal to mildly enlarged.", "CM:u"),
+    ("Stable cardiomediastinal silhouette with normal heart size.", "CM:n"),
+    ("Heart size within normal limits, stable mediastinal contours.", "CM:n"),
+    ("Stable mediastinum, heart size normal.", "CM:n"),
+    ("Mediastinal clips are in normal position.", "SD:p"),
+    ("Heart size normal lungs are clear.", "CM:n LO:n"),
+    ("Normal and stable mediastinal contours.", "EC:n"),
+    ("The cardiac silhouette, upper mediastinum and vasculature are within normal limits.", "CM:n EC:n"),
+    ("Lungs overall well expanded and clear.", "LO:n"),
+    ("Mild hyperexpansion, otherwise clear.", "LO:n"),
+]
+VOCABULARY = [
+    ("Hilar and pulmonary vascular congestion.", "ED:p"),
+    ("Right infrahilar airspace disease.", "LO:p"),
+    ("Increased interstitial markings bilaterally.", "LO:p"),
+    ("Biapical scarring.", "LO:p"),
+    ("Left apical pleural thickening.", "PO:p"),
+    ("Pleural plaques are present.", "PO:p"),
+    ("Calcified granuloma in the right upper lobe.", ""),
+    ("Calcified nodule in the left base.", ""),
+    ("A 5 mm nodule which is calcified.", ""),
+    ("Spiculated mass in the right upper lobe.", "LL:p"),
+    ("Pericardial effusion is present.", ""),
+    ("Bilateral hydrothorax.", "PE:p"),
+    ("Hydropneumothorax on the right.", "PX:p PE:p"),
+    ("Old healed rib fractures.", "FX:p"),
+    ("Compression deformity of T8.", ""),
+    ("Compression fracture of T8.", "FX:p"),
+    ("Right upper lobe collapse.", "AT:p"),
+    ("Fractured sternotomy wire.", "SD:p"),
+    ("Sternotomy wires and surgical clips.", "SD:p"),
+    ("Right PICC tip in the mid SVC.", "SD:p"),
+    ("Dual lead pacemaker in place.", "SD:p"),
+    ("The ET tube terminates 4 cm above the carina.", "SD:p"),
+    ("Interval removal of the ET tube.", "SD:n"),
+    ("The endotracheal tube has been removed.", "SD:n"),
+    ("Soft tissue edema of the neck.", ""),
+    ("Retrocardiac opacity.", "LO:p"),
+    ("Portable AP radiograph.", ""),
+    ("Congestive heart failure.", "ED:p"),
+    ("Nonconsolidating airspace disease.", "CO:n LO:p"),
+    ("Ground-glass opacities.", "LO:p"),
+    ("The catheter is fractured near the clavicle.", "SD:p"),
+    ("Nodule without calcification.", "LL:p"),
+    ("Soft tissue density over the breast.", ""),
+    ("Hilar mass.", "LL:p"),
+    ("Loculated fluid on the left.", "PE:p"),
+    ("Pleural-parenchymal scarring.", "PO:p LO:p"),
+]
+RESOLUTION = [
+    ("The left effusion has resolved.", "PE:n"),
+    ("There has been interval resolution of the right pneumothorax.", "PX:n"),
+    ("Previously seen edema is no longer seen.", "ED:n"),
+    ("Interval clearing of the left lower lobe pneumonia.", "PN:n"),
+    ("Resolving edema.", "ED:p"),
+    ("Improved left effusion.", "PE:p"),
+    ("The infiltrates and effusions have cleared.", "LO:n PE:n"),
+]
+NO_MENTION = [
+    ("INDICATION: Evaluate for pneumonia.\nFINDINGS: Heart size is normal.", "CM:n"),
+    ("HISTORY: Fracture, shortness of breath.\n\nIMPRESSION: No effusion.", "PE:n"),
+    ("COMPARISON: Effusion on prior study.\nTECHNIQUE: PA and lateral, chest tube.\nFINDINGS: Clear lungs.", "LO:n"),
+    ("REASON FOR EXAM: r/o pneumothorax FINDINGS: No effusion.", "PE:n"),
+    ("Chest CT is recommended to rule out an underlying nodule.", ""),
+    ("If there is clinical concern for fracture, dedicated views are recommended.", ""),
+    ("Patient with a history of pneumonia.", ""),
+    ("Correlate clinically for symptoms of infection.", ""),
+    ("Sequela of prior tuberculosis.", ""),
+    ("CT is more sensitive for detecting small nodules.", ""),
+]
+SETTLED = [
+    ("Possible small left pneumothorax. Repeat view shows no pneumothorax.", "PX:n"),
+    ("No effusion.\nSmall left effusion.", "PE:p"),
+    ("Possible effusion.\nSmall left effusion.", "PE:p"),
+    ("Left effusion. Possible right effusion.", "PE:p"),
+    ("No pneumonia on the right. Possible pneumonia on the left.", "PN:u"),
+    ("Opacity in the left base. No acute infiltrate.", "LO:p"),
+    ("Possible right effusion. No left effusion.", "PE:u"),
+    ("Possible small effusion. No large effusion.", "PE:u"),
+    ("Possible scar in the lingula. No infiltrate.", "LO:u"),
+]
+ROUGH = [
+    ("NO FOCAL CONSOLIDATION, PLEURAL EFFUSION OR PNEUMOTHORAX.", "CO:n PE:n PX:n"),
+    ("1. No pneumothroax. 2. Small efusion.", "PX:n PE:p"),
+    ("1.Cardiomegaly.2.No effusion.", "CM:p PE:n"),
+    ("Mild cardiomegally", "CM:p"),
+    ("The lungs are clear.No effusion.Heart size is normal.", "LO:n PE:n CM:n"),
+    ("There is a 2.5 cm mass.No effusion", "LL:p PE:n"),
+    ("No XXXX focal consolidation or ___ effusion.", "CO:n PE:n"),
+    ("Air space opacity in the right lower-lobe", "LO:p"),
+    ("There is mild pulmonary\nedema. No pleural\neffusion.", "ED:p PE:n"),
+    ("FINDINGS: There is no consolidation, pleural effusion or evidence of\npneumothorax.", "CO:n PE:n PX:n"),
+    ("Heart size normal\nNo effusion", "CM:n PE:n"),
+]
+ALL = NEGATION + SCOPE_ENDS + PSEUDO + HEDGES + ANATOMY + VOCABULARY + RESOLUTION + NO_MENTION + SETTLED + ROUGH
+
+
+@pytest.mark.parametrize(("report", "said"), ALL, ids=[r[:50].replace("\n", " ") for r, _ in ALL])
+def test_wording(report: str, said: str) -> None:
+    assert labels(report) == expected(said)
+
+
+NORMAL = [
+    "Heart size is normal. Lungs are clear. No effusion or pneumothorax.",
+    "Normal chest.",
+    "No acute cardiopulmonary abnormality.",
+    "PICC tip in the SVC. The lungs are clear.",
+    "The heart is at the upper limits of normal. No acute disease.",
+    "No evidence of emphysema. The spine shows no degenerative change.",
+]
+ABNORMAL = [
+    "Calcified granuloma. Otherwise normal.",
+    "The lungs are hyperinflated.",
+    "Mild scoliosis. Lungs are clear.",
+    "Degenerative changes of the spine.",
+    "Tortuous aorta.",
+    "Small hiatal hernia.",
+    "Possible pneumonia.",
+    "Borderline heart size.",
+    "Mild cardiomegaly.",
+    "Clear lungs. Old rib fracture.",
+]
+
+
+@pytest.mark.parametrize("report", NORMAL)
+def test_no_finding_where_nothing_is_asserted(report: str) -> None:
+    assert no_finding(report)
+
+
+@pytest.mark.parametrize("report", ABNORMAL)
+def test_no_finding_is_vetoed_by_any_asserted_abnormality(report: str) -> None:
+    assert not no_finding(report)
+
+
+def test_blank_report_says_nothing() -> None:
+    assert (LABELER.label(["", " \n "]).values == Certainty.ABSENT).all()
+
+
+PLAIN = NEGATION + SCOPE_ENDS + PSEUDO + HEDGES + VOCABULARY + RESOLUTION
+sentence = st.sampled_from([r for r, _ in PLAIN if ":" not in r])
+UNRELATED = ["The trachea is midline.", "The patient is rotated.", "Two views were obtained.", "Bowel gas is normal."]
+
+
+@given(sentence, st.sampled_from(["", ".", " .", "..", "\n"]), st.sampled_from([str.upper, str.lower, str.title, str]))
+@settings(max_examples=200, deadline=None)
+def test_case_and_full_stop_never_matter(report: str, ending: str, case: object) -> None:
+    changed = case(report.rstrip(".")) + ending  # type: ignore[operator]
+    assert labels(changed) == labels(report)
+
+
+@given(sentence, st.sampled_from(UNRELATED), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_an_unrelated_sentence_changes_nothing(report: str, other: str, first: bool) -> None:
+    report = report if report.endswith(".") else report + "."
+    assert labels(f"{other} {report}" if first else f"{report} {other}") == labels(report)
+
+
+@given(st.lists(sentence, min_size=1, max_size=6), st.sampled_from([" ", "\n", "\n\n"]))
+@settings(max_examples=150, deadline=None)
+def test_the_answer_never_contradicts_itself(parts: list[str], gap: str) -> None:
+    report = gap.join(p if p.endswith(".") else p + "." for p in parts)
+    values = LABELER.label([report]).values
+    assert (CHEXPERT14.consistent(values) == values).all()
+    positive = {k for part in parts for k, v in labels(part).items() if v == "p"}
+    assert {k for k, v in labels(report).items() if v == "p"} == positive  # a positive is never lost, none invented
+
+
+@given(
+    st.lists(st.one_of(sentence, st.text(max_size=12), st.sampled_from(["1.", ":", "___", "XXXX", "\n"])), max_size=12)
+)
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_labelled_and_explained_within_its_bounds(parts: list[str]) -> None:
+    report = " ".join(parts)
+    values = LABELER.label([report]).values[0]
+    assert all(CHEXPERT14.allowed[i, v] for i, v in enumerate(values))
+    for mention in LABELER.explain(report):
+        assert report[slice(*mention.span)] == mention.phrase != ""
+        assert mention.sentence[0] <= mention.span[0] < mention.span[1] <= mention.sentence[1] <= len(report)
+        assert mention.cue is None or mention.cue in report
+
+
+@pytest.mark.timeout(20)
+def test_a_text_without_sentences_takes_no_quadratic_time() -> None:
+    words = " ".join(f"{w}{i % 7}, effusion or opacity{'' if i % 3 else ' no'}" for i, w in enumerate(["mass"] * 4000))
+    assert LABELER.label([words]).values[0, CHEXPERT14.index("Pleural Effusion")] != Certainty.ABSENT
+
+
+def test_explain_names_phrase_cue_and_place() -> None:
+    report = "FINDINGS: Mild cardiomegaly. No pneumothroax.\nIMPRESSION: Opacity, likely atelectasis."
+    assert LABELER.explain(report)[1] == Mention(
+        "Pneumothorax", Certainty.NEGATIVE, "pneumothroax", "No", (32, 44), (29, 44)
+    )
+    said = {m.finding: (m.certainty, m.phrase, m.cue) for m in LABELER.explain(report)}
+    assert said["Cardiomegaly"] == (Certainty.POSITIVE, "cardiomegaly", None)
+    assert said["Atelectasis"] == (Certainty.UNCERTAIN, "atelectasis", "likely")
+
+
+def test_explain_shows_what_forbids_no_finding() -> None:
+    (mention,) = LABELER.explain("There is a hiatal hernia.")
+    assert (mention.finding, mention.certainty, mention.phrase) == (NO_FINDING, Certainty.ABSENT, "hernia")
+
+
+def test_every_decision_has_its_mention() -> None:
+    for report, said in ALL:
+        explained = {(m.finding, LETTER.get(m.certainty)) for m in LABELER.explain(report)}
+        assert {(SHORT[k], v) for k, v in expected(said).items()} <= explained
+
+
+def test_thirteen_findings_are_the_fourteen_without_devices() -> None:
+    reports = [r for r, _ in ALL]
+    keep = [i for i, n in enumerate(CHEXPERT14.names) if n in PAPER13.names]
+    assert (RuleLabeler(PAPER13).label(reports).values == LABELER.label(reports).values[:, keep]).all()
+
+
+def test_custom_findings_follow_their_phrases() -> None:
+    findings = FindingSet("own", ("Hernia", "Airspace Opacity", "Pleural Effusion", "Bronchiectasis", NO_FINDING))
+    labeler = RuleLabeler(
+        findings, {"Hernia": ["hiatal hernia", "intrathoracic stomach"], "Pleural Effusion": ["PE-X"]}
+    )
+    report = "No hiatal hernias. Possible intrathoracic stomach. Patchy opacity. No PE-X. Bronchiectasis."
+    expect = [Certainty.UNCERTAIN, Certainty.POSITIVE, Certainty.NEGATIVE, Certainty.POSITIVE, Certainty.ABSENT]
+    assert labeler.label([report]).values.tolist() == [expect]
+    assert labeler.label(["No effusion."]).values[0, 2] == Certainty.NEGATIVE
+
+
+@pytest.mark.parametrize("phrases", [{"Hernia": ["hernia"]}, {NO_FINDING: ["normal"]}, {"Edema": ["(wet) lung"]}])
+def test_phrases_that_cannot_be_used_are_refused(phrases: dict[str, list[str]]) -> None:
+    with pytest.raises(UserError, match="phrases"):
+        RuleLabeler(PAPER13, phrases)
+
+
+def test_pickle_and_fingerprint() -> None:
+    labeler = RuleLabeler(PAPER13, {"Edema": ["wet lung"]})
+    copy = pickle.loads(pickle.dumps(labeler))
+    assert copy.fingerprint() == labeler.fingerprint() != RuleLabeler(PAPER13).fingerprint()
+    assert copy.label(["No wet lung."]).values[0, PAPER13.index("Edema")] == Certainty.NEGATIVE
+
+
+def test_labels_come_in_order_and_do_not_depend_on_the_batch() -> None:
+    reports = [r for r, _ in ALL]
+    batch = LABELER.label(reports).values
+    assert batch.dtype == np.int8
+    assert batch.shape == (len(reports), 14)
+    assert all((LABELER.label([r]).values[0] == row).all() for r, row in zip(reports[::7], batch[::7]))

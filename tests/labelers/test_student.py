@@ -1,0 +1,155 @@
+"""The student: it learns a teacher's labels, keeps the rules of an answer, and is saved as safetensors."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors import safe_open
+from word_labeler import WORDS, WordLabeler
+
+from lite_chex.data.labels import write_labels
+from lite_chex.data.records import LabelTable
+from lite_chex.errors import UserError
+from lite_chex.findings import PAPER13
+from lite_chex.labelers.registry import LabelerOptions, labeler_for_model, make_labeler
+from lite_chex.labelers.student import StudentLabeler
+from lite_chex.train.distill import DistillOptions, DistillSummary, distill
+
+WORD_LIST = "no edema fracture there is heart lungs are clear normal with and the in of . small large left right"
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORD_LIST.split()]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of a real layout, with safetensors weights and a tokenizer."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("base")
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    config = BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=40,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    BertModel(config).save_pretrained(folder)
+    BertTokenizer(vocab=str(folder / "vocab.txt"), model_max_length=40).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """800 reports and what the word labeler says of them; the last is too long, the one before has no label."""
+    folder, draw = tmp_path_factory.mktemp("corpus"), random.Random(0)
+    said = ["no {}", "there is {}", "lungs are clear"]
+    filler = VOCABULARY[8:]  # makes nearly every text unlike the others, so that held-out texts are new
+
+    def sentence(finding: str) -> str:
+        return f"{draw.choice(said).format(finding)} {' '.join(draw.choices(filler, k=3))}"
+
+    texts = [f"{sentence('edema')} . {sentence('fracture')} ." for _ in range(800)]
+    texts.append("edema " * 50)
+    with (folder / "reports.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [["id", "report"], *([f"s{i}", t] for i, t in enumerate(texts)), ["unlabelled", "edema"]]
+        )
+    values = WORDS.consistent(WordLabeler().label(texts).values)
+    ids = [f"s{i}" for i in range(len(texts))]
+    write_labels(folder / "labels.csv", LabelTable(WORDS, ids, values, np.ones(3, dtype=bool), "id"))
+    return folder / "reports.csv", folder / "labels.csv"
+
+
+def train(base: Path, corpus: tuple[Path, Path], output: Path, epochs: float, resume: bool = False) -> DistillSummary:
+    options = DistillOptions(num_train_epochs=epochs, learning_rate=3e-3, validation=0.3, resume=resume)
+    return distill(*corpus, str(base), output, WORDS, options, console=Console(quiet=True))
+
+
+def test_the_student_learns_its_teacher(base: Path, corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    summary = train(base, corpus, tmp_path / "student", 8)
+    assert summary.train + summary.validation == 800
+    assert summary.skipped == 2
+    assert summary.mentioned > 0.95
+    model = str(tmp_path / "student")
+    labeler = make_labeler(labeler_for_model(model), LabelerOptions(model))
+    assert labeler.findings.names == WORDS.names
+    reports = [
+        "no edema in the heart . there is fracture of left in .",
+        "there is edema and small right . no fracture with the lungs .",
+        "edema " * 50,
+    ]
+    batch = labeler.label(reports)
+    np.testing.assert_array_equal(batch.values[:2], WORDS.consistent(WordLabeler().label(reports[:2]).values))
+    assert batch.errors == (None, None, "too long for the model: 52 tokens, at most 40")
+    assert batch.probabilities is not None
+    # No Finding is forced to absent where another finding is positive: no decision, so probability 1.
+    assert batch.probabilities[0, 2].tolist() == [0, 0, 0, 1]
+    again = StudentLabeler.load(tmp_path / "student", batch_size=1).label(reports).probabilities
+    np.testing.assert_allclose(batch.probabilities, again, atol=1e-5)
+    with safe_open(tmp_path / "student" / "model.safetensors", "pt") as weights:
+        assert {"heads.weight", "encoder.embeddings.word_embeddings.weight"} <= set(weights.keys())
+    assert not list((tmp_path / "student").glob("*.bin"))
+    with pytest.raises(UserError, match='never learnt "Enlarged Cardiomediastinum"'):
+        StudentLabeler.load(tmp_path / "student", findings=PAPER13)
+
+
+def test_the_same_seed_gives_the_same_student(base: Path, corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        train(base, corpus, tmp_path / name, 0.2)
+    assert StudentLabeler.load(tmp_path / "a").fingerprint() == StudentLabeler.load(tmp_path / "b").fingerprint()
+
+
+def test_a_killed_run_resumes_to_the_same_student(base: Path, corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    train(base, corpus, tmp_path / "whole", 4)
+    script = f"""
+from pathlib import Path
+from lite_chex.train import distill
+from test_student import train
+train(Path({str(base)!r}), (Path({str(corpus[0])!r}), Path({str(corpus[1])!r})), Path({str(tmp_path / "killed")!r}), 4)
+"""
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path})
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("checkpoints/*/trainer_state.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "killed" / "student.json").exists(), "the run was to be killed before its end"
+    (tmp_path / "killed" / "checkpoints" / "checkpoint-9999").mkdir()  # as a kill in the middle of saving leaves it
+    with pytest.raises(UserError, match="--resume goes on"):
+        train(base, corpus, tmp_path / "killed", 4)
+    with pytest.raises(UserError, match="options of the unfinished run were others"):
+        train(base, corpus, tmp_path / "killed", 7, resume=True)
+    train(base, corpus, tmp_path / "killed", 4, resume=True)
+    digests = [StudentLabeler.load(tmp_path / name).fingerprint() for name in ("whole", "killed")]
+    assert digests[0] == digests[1]
+    assert not (tmp_path / "killed" / "checkpoints").exists()
+    with pytest.raises(UserError, match="holds a finished student"):
+        train(base, corpus, tmp_path / "killed", 4)
+
+
+def test_what_cannot_be_learnt_from_is_refused(base: Path, corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no encoder with safetensors weights"):
+        train(tmp_path / "nowhere", corpus, tmp_path / "out", 1)
+    strangers = tmp_path / "strangers.csv"
+    strangers.write_text("id,Edema\nx1,1.0\n")
+    with pytest.raises(UserError, match=r"strangers.csv: 0 of its ids have a report in .*both files must share ids"):
+        train(base, (corpus[0], strangers), tmp_path / "out", 1)
+    with pytest.raises(UserError, match="litechex distill wrote"):
+        StudentLabeler.load(tmp_path)

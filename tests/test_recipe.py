@@ -1,0 +1,75 @@
+"""Recipes: every shipped one loads; every mistake is named at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lite_chex.errors import UserError
+from lite_chex.recipe import Recipe, load_recipe, shipped_recipes
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_shipped_recipes_load(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert len(recipe.findings) in (13, 14)
+    again = Recipe.model_validate(yaml.safe_load(recipe.to_yaml()))
+    assert again == recipe
+
+
+def test_there_are_recipes_for_each_card() -> None:
+    needs = {load_recipe(n).hardware.min_gpu_gb for n in shipped_recipes()}
+    assert {None, 12, 16, 24} <= needs
+
+
+def test_overrides() -> None:
+    recipe = load_recipe("tiny-cpu", ["sft.learning_rate=1e-5", "data.test.0.limit=9", "ppo.adaptive_kl=true", "seed=3"])
+    assert recipe.sft.learning_rate == 1e-5
+    assert recipe.data.test[0].limit == 9
+    assert recipe.ppo.adaptive_kl
+    assert recipe.seed == 3
+
+
+def test_all_mistakes_at_once_with_suggestions() -> None:
+    with pytest.raises(UserError) as error:
+        load_recipe("tiny-cpu", ["sft.learning_rat=1", "ppo.kl_coeff=0.1", "ppo.gamma=2", "model.lora_r=0"])
+    message = str(error.value)
+    assert "unknown key sft.learning_rat (did you mean learning_rate?)" in message
+    assert "unknown key ppo.kl_coeff (did you mean kl_coef?)" in message
+    assert "ppo.gamma" in message
+    assert "model.lora_r" in message
+
+
+def test_unknown_recipe_names_the_closest() -> None:
+    with pytest.raises(UserError, match='did you mean "tiny-cpu"'):
+        load_recipe("tiny-cpuu")
+
+
+@pytest.mark.parametrize("text", ["a: [", "just text", "- 1"])
+def test_unreadable_recipes(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"r\.yaml"):
+        load_recipe(path)
+
+
+def test_missing_sections_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: x\nmodel: {}\n")
+    with pytest.raises(UserError, match=r"model\.model_name_or_path is missing; data is missing"):
+        load_recipe(path)
+
+
+def test_bad_set_is_a_sentence() -> None:
+    with pytest.raises(UserError, match="section.key=value"):
+        load_recipe("tiny-cpu", ["sft"])
+    with pytest.raises(UserError, match="no place in a list"):
+        load_recipe("tiny-cpu", ["data.test.7.limit=1"])
+
+
+def test_custom_findings_stand_before_no_finding() -> None:
+    recipe = load_recipe("tiny-cpu", ["data.custom_findings={Scoliosis: [scoliosis, curvature]}"])
+    assert recipe.findings.names[-2:] == ("Scoliosis", "No Finding")

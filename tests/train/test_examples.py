@@ -1,0 +1,92 @@
+"""Clinical error score, single-cell edits and corrections, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lite_chex.errors import UserError
+from lite_chex.findings import SKIP, FindingSet
+from lite_chex.train.examples import check_splits, error_score, load_source, single_edits
+from lite_chex.train.preferences import corrected
+from tests.conftest import make_recipe
+
+P, N, U, A = range(4)
+WEIGHTS = {"missed": 1.0, "hallucinated": 2.0, "wrong_certainty": 0.5}
+SMALL = FindingSet("small", ("Edema", "Fracture", "Pneumonia", "No Finding"))
+
+
+def score(gold: list[int], answer: list[int], presence: bool = False) -> float:
+    found = error_score(np.array(gold, np.int8), np.array([answer], np.int8), presence=presence, **WEIGHTS)
+    return float(found[0])
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "cost"),
+    [
+        ([P, A, N, A], [P, A, N, A], 0.0),
+        ([P, A, N, A], [A, A, N, A], 1.0),  # missed
+        ([P, A, N, A], [P, U, N, A], 2.0),  # hallucinated
+        ([P, A, N, A], [U, A, P, A], 1.0),  # two wrong certainties
+        ([int(SKIP), A, N, A], [P, A, N, A], 0.0),  # not scored
+    ],
+)
+def test_error_score(gold: list[int], answer: list[int], cost: float) -> None:
+    assert score(gold, answer) == cost
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "cost"),
+    [
+        ([P, A, A, int(SKIP)], [P, N, A, A], 0.0),  # negative or absent: the same
+        ([P, A, A, int(SKIP)], [N, A, A, A], 1.0),
+        ([P, A, A, int(SKIP)], [A, A, A, A], 1.0),
+        ([P, A, A, int(SKIP)], [U, U, A, A], 0.0),  # an answered uncertain is left out
+        ([P, A, A, int(SKIP)], [P, P, A, A], 2.0),
+    ],
+)
+def test_presence_score(gold: list[int], answer: list[int], cost: float) -> None:
+    assert score(gold, answer, presence=True) == cost
+
+
+def test_single_edits_change_one_finding() -> None:
+    gold = np.array([A, N, A, P], np.int8)
+    edits = single_edits(gold, SMALL, 40, np.random.default_rng(0))
+    assert ((edits[:, :3] != gold[:3]).sum(axis=1) == 1).all()
+    np.testing.assert_array_equal(edits, SMALL.consistent(edits))
+
+
+def test_corrections() -> None:
+    answer = np.array([A, P, U, A], np.int8)
+    logits = np.zeros((4, 4), np.float32)
+    logits[1, N] = 1.0
+    fixed = corrected(answer, logits, np.array([P, A, P, SKIP], np.int8), presence=True)
+    assert fixed.tolist() == [P, N, U, A]
+    fixed = corrected(answer, logits, np.array([N, SKIP, A, A], np.int8), presence=False)
+    assert fixed.tolist() == [N, P, A, A]
+
+
+def test_splits_that_share_a_text_are_refused(tiny_base, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from lite_chex.errors import UserError
+
+    recipe = make_recipe(tiny_base, tmp_path)
+    recipe.data.test[0].reports = recipe.data.train[0].reports
+    with pytest.raises(UserError, match='splits "train" and "test" share'):
+        check_splits(recipe)
+
+
+def test_ids_that_do_not_meet(tiny_base, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    recipe = make_recipe(tiny_base, tmp_path)
+    source = recipe.data.test[0]
+    labels = tmp_path / "gold.csv"
+    labels.write_text("study_id,Edema\nnobody,1.0\n")
+    source.labels = str(labels)
+    with pytest.raises(UserError, match="ids of .* must match"):
+        load_source(source, recipe)
+
+
+def test_limit_is_seeded(tiny_base, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    recipe = make_recipe(tiny_base, tmp_path)
+    ids = [[r.study_id for r in load_source(recipe.data.test[0], recipe).reports] for _ in range(2)]
+    assert ids[0] == ids[1]
+    assert len(ids[0]) == 24

@@ -1,0 +1,229 @@
+"""The whole chain on a tiny real model: every stage trains, loads elsewhere, and survives ``kill -9``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from lite_chex.decode import packed
+from lite_chex.errors import UserError
+from lite_chex.model.adapters import read_score, role
+from lite_chex.recipe import Recipe
+from lite_chex.train.dpo import train_dpo
+from lite_chex.train.ppo_loop import train_ppo
+from lite_chex.train.preferences import PAIRS_FILE, make_preferences
+from lite_chex.train.reward import pooled_scores, train_rm
+from lite_chex.train.roles import Roles
+from lite_chex.train.run import FINISHED, Stage, read_metrics
+from lite_chex.train.sft import train_sft
+from lite_chex.train.stages import evaluate_run
+from tests.conftest import make_recipe
+
+QUIET = Console(quiet=True)
+ALWAYS = "reward.num_train_epochs=1"
+
+
+def train_all(recipe: Recipe) -> None:
+    train_sft(recipe, QUIET)
+    make_preferences(recipe, QUIET)
+    train_rm(recipe, QUIET)
+    # The reward model of a random base may be at chance; the chain is what is tested here.
+    path = Stage(recipe, "reward").dir / FINISHED
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy": 0.9}))
+    train_ppo(recipe, QUIET)
+    train_dpo(recipe, QUIET)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    recipe = make_recipe(tiny_base, tmp_path_factory.mktemp("runs"), "ppo.learning_rate=1e-3")
+    train_all(recipe)
+    train_sft(recipe, QUIET, on_gold=True)
+    return recipe
+
+
+def adapter(recipe: Recipe, stage: str) -> dict[str, torch.Tensor]:
+    return load_file(Stage(recipe, stage).dir / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("stage", ["sft", "sft_gold", "reward", "ppo", "dpo"])
+def test_a_stage_holds_what_the_contract_says(trained: Recipe, stage: str) -> None:
+    folder = Stage(trained, stage).dir
+    for name in ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "README.md", "recipe.yaml"):
+        assert (folder / name).is_file(), name
+    assert (folder / "chat_template.jinja").is_file()
+    assert read_metrics(folder)
+    assert list((folder / "tensorboard").iterdir())
+    assert "not a medical device" in (folder / "README.md").read_text()
+    assert all(t.dtype == torch.float32 for t in adapter(trained, stage).values())
+
+
+def test_ppo_logs_every_figure(trained: Recipe) -> None:
+    rows = [r for r in read_metrics(Stage(trained, "ppo").dir) if "score" in r]
+    assert len(rows) == trained.ppo.total_iterations
+    for key in ("score", "kl", "kl_coef", "entropy", "approxkl", "clipfrac", "loss/value", "value/explained_variance"):
+        assert all(np.isfinite(r[key]) for r in rows), key
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-6)  # the policy starts at the reference
+    validated = [r for r in read_metrics(Stage(trained, "ppo").dir) if "validation/errors_per_report" in r]
+    assert validated[0]["step"] == 0
+
+
+def test_adapters_load_with_autopeft(trained: Recipe) -> None:
+    from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
+
+    for stage in ("sft", "ppo", "dpo"):
+        model = AutoPeftModelForCausalLM.from_pretrained(str(Stage(trained, stage).dir))
+        logits = model(input_ids=torch.tensor([[1, 2, 3]])).logits
+        assert logits.isfinite().all()
+    reward = AutoPeftModelForSequenceClassification.from_pretrained(str(Stage(trained, "reward").dir), num_labels=1)
+    assert reward(input_ids=torch.tensor([[1, 2, 3]])).logits.shape == (1, 1)
+
+
+def test_ppos_reward_equals_autopefts_on_a_batch(trained: Recipe) -> None:
+    """The shared causal base drops the score head on loading; PPO reads it itself and must agree."""
+    from peft import AutoPeftModelForSequenceClassification
+    from transformers import BitsAndBytesConfig
+
+    quantised = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, llm_int8_skip_modules=["score"]
+    )
+    folder = Stage(trained, "reward").dir
+    other = AutoPeftModelForSequenceClassification.from_pretrained(
+        str(folder), num_labels=1, quantization_config=quantised, dtype=torch.float32
+    ).eval()
+    roles = Roles.load(trained, Stage(trained, "sft").dir, folder)
+    prompts = roles.setup.prompt.prompt_ids(["No effusion.", "Heart size is normal. Possible edema."])
+    answers = np.random.default_rng(0).integers(0, 4, (2, 3, 13)).astype(np.int8)
+    batch = packed.pack(prompts, list(answers), roles.setup.template, roles.setup.backbone.tokenizer.pad_token_id)
+    score, _, _ = roles.rewards(batch)
+    trunk = other.base_model.model.model
+    with torch.no_grad():
+        theirs = pooled_scores(packed.hidden_states(trunk, batch), batch, other.base_model.model.score, "decisions")
+    wanted = ((theirs - roles.centre) / roles.scale).sum(-1)
+    torch.testing.assert_close(score, wanted, atol=1e-4, rtol=1e-4)
+    assert read_score(folder).shape == (1, 64)
+
+
+def test_only_the_active_role_trains(trained: Recipe) -> None:
+    roles = Roles.load(trained, Stage(trained, "sft").dir, Stage(trained, "reward").dir)
+    for name, trainable in (("policy", True), ("ref", False), ("reward", False), ("value", True)):
+        with role(roles.model, name, trainable):
+            needs = {n.split(".")[-2] for n, p in roles.model.named_parameters() if p.requires_grad}
+            assert needs == ({name} if trainable else set())
+
+
+def test_gradients_reach_the_first_layer_after_an_eval_pass(trained: Recipe) -> None:
+    """bitsandbytes repacks 4-bit weights on some CPUs in the first no-grad forward: then they would not."""
+    roles = Roles.load(trained, Stage(trained, "sft").dir, Stage(trained, "reward").dir)
+    prompts = roles.setup.prompt.prompt_ids(["No effusion."])
+    batch = packed.pack(
+        prompts, [np.full((1, 13), 3, np.int8)], roles.setup.template, roles.setup.backbone.tokenizer.pad_token_id
+    )
+    with torch.no_grad():
+        roles.logits("policy", batch)
+    roles.logits("policy", batch).sum().backward()
+    first = [p for n, p in roles.model.named_parameters() if "layers.0." in n and ".policy." in n and "lora_B" in n]
+    assert first
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in first)
+
+
+def test_a_step_at_1e_6_changes_the_adapter(tiny_base: Path, tmp_path: Path) -> None:
+    """In bf16 such a step would round away; TRL recasts adapters of a 4-bit base to bf16, we cast them back."""
+    recipe = make_recipe(tiny_base, tmp_path, "sft.learning_rate=1e-6", "sft.max_steps=2", "sft.warmup_ratio=0")
+    train_sft(recipe, QUIET)
+    moved = [t for k, t in adapter(recipe, "sft").items() if "lora_B" in k]
+    assert all(t.dtype == torch.float32 and t.abs().max() > 0 for t in moved)  # B starts at zero
+
+
+def test_the_same_seed_gives_the_same_run(trained: Recipe, tiny_base: Path, tmp_path: Path) -> None:
+    again = make_recipe(tiny_base, tmp_path, "ppo.learning_rate=1e-3")
+    train_all(again)
+    for stage in ("sft", "reward", "ppo", "dpo"):
+        for key, tensor in adapter(trained, stage).items():
+            torch.testing.assert_close(adapter(again, stage)[key], tensor, atol=0, rtol=0, msg=f"{stage} {key}")
+    one, other = (evaluate_run(r, QUIET)[0].systems for r in (trained, again))
+    assert set(one) - set(other) == {"SFT + gold"}
+    for name in other:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_evaluate_run_has_every_stage(trained: Recipe) -> None:
+    bundle = evaluate_run(trained, QUIET)[0]
+    assert list(bundle.systems) == ["rules", "SFT", "SFT + gold", "best of K", "DPO", "PPO"]
+    assert all(v.shape == bundle.gold.shape for v in bundle.systems.values())
+    assert (trained.run_dir / "predictions" / "0" / "ppo.csv").is_file()
+
+
+COMMANDS = {"sft": "train-sft", "reward": "train-rm", "ppo": "train-ppo", "dpo": "train-dpo"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "dpo"])
+def test_kill_and_resume_equals_an_uninterrupted_run(trained: Recipe, tmp_path: Path, stage: str) -> None:
+    import shutil
+
+    copied = tmp_path / "runs"
+    shutil.copytree(trained.output_dir, copied)
+    shutil.rmtree(copied / "test" / stage)
+    recipe_file = tmp_path / "recipe.yaml"
+    recipe_file.write_text(trained.to_yaml())
+    command = [sys.executable, "-m", "lite_chex", COMMANDS[stage], str(recipe_file), "--output-dir", str(copied)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    checkpoints = copied / "test" / stage / "checkpoints"
+    deadline = time.time() + 120
+    done = ("trainer_state.json", "state.json")
+    while process.poll() is None and time.time() < deadline:
+        if any(checkpoints.glob(f"*/{name}") for name in done for _ in [0] if list(checkpoints.glob(f"*/{name}"))):
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.02)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, (process.stderr.read().decode() if process.stderr else "")
+    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=200)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming from" in resumed.stdout
+    before = adapter(trained, stage)
+    after = load_file(copied / "test" / stage / "adapter_model.safetensors")
+    for key, tensor in before.items():
+        torch.testing.assert_close(after[key], tensor, atol=0, rtol=0, msg=key)
+    steps = [r["step"] for r in read_metrics(copied / "test" / stage)]
+    assert steps == [r["step"] for r in read_metrics(Stage(trained, stage).dir)]
+
+
+def test_stages_that_need_sft_say_so(tiny_base: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tiny_base, tmp_path)
+    for run in (make_preferences, train_rm, train_ppo, train_dpo):
+        with pytest.raises(UserError, match="no finished sft stage"):
+            run(recipe, QUIET)
+    with pytest.raises(UserError, match="no finished sft stage"):
+        evaluate_run(recipe, QUIET)
+
+
+def test_a_reward_model_at_chance_is_refused(trained: Recipe) -> None:
+    path = Stage(trained, "reward").dir / FINISHED
+    kept = path.read_text()
+    path.write_text(json.dumps(json.loads(kept) | {"accuracy": 0.5}))
+    try:
+        with pytest.raises(UserError, match="at chance"):
+            train_ppo(trained, QUIET)
+    finally:
+        path.write_text(kept)
+    assert Stage(trained, "ppo").finished  # nothing already there was lost
+
+
+def test_preferences_are_trls_format(trained: Recipe) -> None:
+    lines = (trained.run_dir / PAIRS_FILE).read_text().splitlines()
+    row = json.loads(lines[0])
+    assert set(row) == {"prompt", "chosen", "rejected", "study_id", "source", "annotator"}
+    assert trained.findings.from_json(row["chosen"]) is not None
+    assert row["source"] == "gold"
