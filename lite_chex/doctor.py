@@ -52,7 +52,7 @@ class RecipeHere:
 
 def examine(check_hub: bool = False) -> list[Check]:
     """All checks. Nothing is sent anywhere unless ``check_hub``: then one request goes to the hub's front page."""
-    return [*_card(), *_machine(), *check_packages(), *_four_bits(), *_disk(), *_hub(check_hub)]
+    return [*_card(), *_machine(), *_four_bits(), *check_packages(), *_disk(), *_hub(check_hub)]
 
 
 def _card() -> list[Check]:

@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
-import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
-
-os.environ["HF_HUB_OFFLINE"] = "1"
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lite_chex.recipe import ModelSection, Recipe, load_recipe
+
+
+LOCAL = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "", None)
+_asked: list[str] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sockets_blocked() -> Iterator[None]:
+    """Nothing may be sent anywhere: every connection and look-up that leaves this machine is refused."""
+    connect, lookup = socket.socket.connect, socket.getaddrinfo
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in LOCAL:
+            _asked.append(str(address))
+            raise OSError(f"tests may not connect to {address}")
+        connect(self, address)
+
+    def guarded_lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name not in LOCAL and name != socket.gethostname():
+            _asked.append(str(name))
+            raise socket.gaierror(f"tests may not look up {name}")
+        return lookup(host, *args, **kwargs)
+
+    socket.socket.connect, socket.getaddrinfo = guarded_connect, guarded_lookup  # type: ignore[method-assign,assignment]
+    yield
+    socket.socket.connect, socket.getaddrinfo = connect, lookup  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_sent() -> Iterator[None]:
+    """Libraries swallow refused connections: a test fails if one was tried at all."""
+    _asked.clear()
+    yield
+    assert not _asked, f"tried to reach {_asked}"
 
 
 @pytest.fixture(scope="session")

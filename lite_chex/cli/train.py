@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lite_chex.cli.app import app
+from lite_chex.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,6 +40,21 @@ def open_recipe(recipe: str | None, overrides: list[str] | None, output_dir: Pat
     return loaded
 
 
+def write_failure(error: Exception) -> str | None:
+    """Why writing failed (disk full, no permission), or None where the error is another one.
+
+    safetensors and torch report a full disk in exceptions of their own.
+    """
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    text = str(error)
+    if type(error).__name__ == "SafetensorError" and ("I/O" in text or "io" in text.lower().split()):
+        return text.splitlines()[0][:120]
+    if isinstance(error, RuntimeError) and ("PytorchStreamWriter" in text or "unexpected pos" in text):
+        return "the file could not be written whole; is the disk full?"
+    return None
+
+
 def _run(
     stage: Callable[[Recipe, Console, bool], Path],
     recipe: str | None,
@@ -55,12 +71,13 @@ def _run(
     except KeyboardInterrupt:
         console.print(f"\ninterrupted; checkpoints are in {loaded.run_dir}. The same command with --resume goes on.")
         raise
-    except OSError as error:
-        from lite_chex.errors import UserError
-
+    except Exception as error:
+        reason = write_failure(error)
+        if reason is None:
+            raise
         raise UserError(
-            f"{error.filename or loaded.run_dir}: could not be read or written ({error.strerror or error}); "
-            "what was written before is kept, --resume goes on from the last checkpoint"
+            f"{loaded.run_dir}: could not be written ({reason}); what was written before is kept, "
+            "--resume goes on from the last checkpoint"
         ) from None
     console.print(f"done: {folder}", highlight=False)
 

@@ -75,6 +75,13 @@ def to_fp32(model: nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
+def for_inference(backbone: Backbone) -> None:
+    """Cast the adapters to the base's compute dtype: on a CPU fp32 adapters make a bf16 base half as fast."""
+    for name, parameter in backbone.model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(backbone.causal.dtype)
+
+
 def save_adapter(model: Any, folder: Path, name: str = "default") -> None:
     """Write adapter ``name`` to the root of ``folder`` in PEFT's format (safetensors)."""
     temporary = folder / ".saving"

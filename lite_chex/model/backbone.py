@@ -79,6 +79,15 @@ def _offline_if_local(name: str) -> bool:
     return False
 
 
+def check_base(section: ModelSection) -> None:
+    """What can be said of a recipe's base without importing anything heavy.
+
+    Raises:
+        UserError: if its name is neither a folder nor a hub name.
+    """
+    _offline_if_local(section.model_name_or_path)
+
+
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a base model or of a stage's folder.
 

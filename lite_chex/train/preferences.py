@@ -14,7 +14,7 @@ import numpy as np
 from lite_chex.data.preferences import AnswerGroup, read_pairs, write_pairs
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP, Certainty, LabelArray
-from lite_chex.model.adapters import load_adapter
+from lite_chex.model.adapters import for_inference, load_adapter
 from lite_chex.model.backbone import load_base
 from lite_chex.train.examples import Examples, check_splits, error_score, load_split, rule_labels, single_edits
 from lite_chex.train.progress import steps
@@ -81,6 +81,7 @@ def make_preferences(recipe: Recipe, console: Console, *, source_stage: str = "s
         seed_everything(recipe.seed)
         backbone = load_base(recipe.model, for_training=False)
         load_adapter(backbone, folder, "default", trainable=False)
+        for_inference(backbone)
         setup = Setup(recipe, backbone)
         for index, part in enumerate(parts):
             part, too_long = setup.within_length(part)

@@ -17,7 +17,7 @@ from lite_chex.data.preferences import AnswerGroup, read_pairs, split_groups
 from lite_chex.decode import packed
 from lite_chex.errors import UserError
 from lite_chex.findings import LabelArray
-from lite_chex.model.adapters import copy_into_default, load_adapter, new_adapter
+from lite_chex.model.adapters import copy_into_default, for_inference, load_adapter, new_adapter
 from lite_chex.model.backbone import load_base
 from lite_chex.train import losses
 from lite_chex.train.examples import Examples, error_score, load_split, merge
@@ -195,6 +195,7 @@ def _held(recipe: Recipe, groups: list[AnswerGroup], sft: Path, console: Console
         return Held(groups, None, None)
     backbone = load_base(recipe.model, for_training=False)
     load_adapter(backbone, sft, "default", trainable=False)
+    for_inference(backbone)
     setup = Setup(recipe, backbone)
     examples, _ = setup.within_length(merge(gold, "validation"))
     samples = sample_answers(setup, examples.texts, console, "sampling (validation)", recipe.seed + 5000)

@@ -10,7 +10,7 @@ from lite_chex.data.splits import split_reports
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP
 from lite_chex.model.adapters import copy_into_default, new_adapter
-from lite_chex.model.backbone import load_base
+from lite_chex.model.backbone import check_base, load_base
 from lite_chex.train import losses
 from lite_chex.train.examples import Examples, check_splits, load_split, merge
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
@@ -33,11 +33,6 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
     Raises:
         UserError: if recipe, data or machine are wrong.
     """
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
-    from lite_chex.train.trainer import Selection, run_trainer, training_arguments
-
     clock = Clock()
     stage = Stage(recipe, "sft_gold" if on_gold else "sft")
     section = recipe.sft
@@ -47,6 +42,13 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         train, held_out = _gold_examples(recipe)
     else:
         train, held_out = _split(merge(load_split(recipe, "train"), "train"), section.validation_fraction, recipe.seed)
+    check_base(recipe.model)
+    # Seconds of imports: after everything that a user can get wrong.
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from lite_chex.train.trainer import Selection, run_trainer, training_arguments
+
     seed_everything(recipe.seed)
     backbone = load_base(recipe.model)
     new_adapter(backbone, recipe.model)

@@ -15,7 +15,7 @@ from lite_chex.evaluate.inputs import EvalInput
 from lite_chex.evaluate.lengths import count_tokens
 from lite_chex.findings import FindingSet, LabelArray
 from lite_chex.labelers.llm import fingerprint_of
-from lite_chex.model.adapters import load_adapter, read_score, role
+from lite_chex.model.adapters import for_inference, load_adapter, read_score, role
 from lite_chex.model.backbone import load_base
 from lite_chex.train.examples import Examples, load_source, rule_labels
 from lite_chex.train.run import Stage
@@ -110,6 +110,7 @@ class StageLabeler:
             backbone = load_base(self.recipe.model, for_training=False)
             for name in [*self.stages, *(["reward"] if "best_of_k" in self.wanted else [])]:
                 load_adapter(backbone, Stage(self.recipe, name).dir, name, trainable=False)
+            for_inference(backbone)
             self._setup = Setup(self.recipe, backbone)
         return self._setup
 
