@@ -74,7 +74,9 @@ def _card() -> list[Check]:
     old = capability < (7, 0)
     checks = [
         Check("card", "GPU", properties.name),
-        Check("card", "memory", f"{total / GIB:.1f} GiB, {free / GIB:.1f} free", "ok" if free > 0.8 * total else "note"),
+        Check(
+            "card", "memory", f"{total / GIB:.1f} GiB, {free / GIB:.1f} free", "ok" if free > 0.8 * total else "note"
+        ),
         Check(
             "card",
             "compute capability",

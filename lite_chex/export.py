@@ -311,6 +311,7 @@ def push(folder: Path, repository: str, *, acknowledged: bool) -> str:
         api.upload_folder(repo_id=url.repo_id, folder_path=str(folder))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         why = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"--push-to-hub {repository}: the hub refused ({why}); the export is kept in {folder}") from None
+        raise UserError(
+            f"--push-to-hub {repository}: the hub refused ({why}); the export is kept in {folder}"
+        ) from None
     return str(url)
-

@@ -34,6 +34,13 @@ def user_message(findings: FindingSet, report: str) -> str:
     return f"{instruction(findings)}\n\nReport:\n{report}"
 
 
+def render(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], add_generation_prompt: bool = False
+) -> str:
+    """The chat template's text of some messages."""
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
+
+
 @dataclass(frozen=True)
 class PromptEncoder:
     """Turns reports into prompt token ids for one tokenizer and finding set."""
@@ -48,7 +55,7 @@ class PromptEncoder:
                 f"the tokenizer of {self.tokenizer.name_or_path} has no chat template: use an instruction-tuned model"
             )
         messages = [{"role": "user", "content": user_message(self.findings, _PLACEHOLDER)}]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = render(self.tokenizer, messages, add_generation_prompt=True)
         before, _, after = text.partition(_PLACEHOLDER)
         return before, after
 

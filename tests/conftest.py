@@ -12,7 +12,6 @@ import pytest
 
 from lite_chex.recipe import ModelSection, Recipe, load_recipe
 
-
 LOCAL = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "", None)
 _asked: list[str] = []
 

@@ -53,7 +53,9 @@ def test_unreadable_answers(text: str) -> None:
 @given(LABELS)
 def test_consistent(labels: np.ndarray) -> None:
     found = CHEXPERT14.consistent(labels)
-    present = any(found[i] in (0, 2) for i, n in enumerate(CHEXPERT14.names) if n not in ("Support Devices", "No Finding"))
+    present = any(
+        found[i] in (0, 2) for i, n in enumerate(CHEXPERT14.names) if n not in ("Support Devices", "No Finding")
+    )
     assert found[-1] in (Certainty.POSITIVE, Certainty.ABSENT)
     if present:
         assert found[-1] == Certainty.ABSENT

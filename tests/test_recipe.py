@@ -26,7 +26,9 @@ def test_there_are_recipes_for_each_card() -> None:
 
 
 def test_overrides() -> None:
-    recipe = load_recipe("tiny-cpu", ["sft.learning_rate=1e-5", "data.test.0.limit=9", "ppo.adaptive_kl=true", "seed=3"])
+    recipe = load_recipe(
+        "tiny-cpu", ["sft.learning_rate=1e-5", "data.test.0.limit=9", "ppo.adaptive_kl=true", "seed=3"]
+    )
     assert recipe.sft.learning_rate == 1e-5
     assert recipe.data.test[0].limit == 9
     assert recipe.ppo.adaptive_kl
@@ -64,7 +66,7 @@ def test_missing_sections_are_named(tmp_path: Path) -> None:
 
 
 def test_bad_set_is_a_sentence() -> None:
-    with pytest.raises(UserError, match="section.key=value"):
+    with pytest.raises(UserError, match=r"section\.key=value"):
         load_recipe("tiny-cpu", ["sft"])
     with pytest.raises(UserError, match="no place in a list"):
         load_recipe("tiny-cpu", ["data.test.7.limit=1"])

@@ -29,5 +29,7 @@ def demo(
     console, clock = Console(), Clock()
     recipe = load_recipe("tiny-cpu", ["name=demo", *(overrides or [])], str(output_dir) if output_dir else None)
     for bundle in run_demo(recipe, console, resume=resume):
-        write_outputs(bundle, Outputs(tables=True, json=json), console, bootstrap=recipe.eval.bootstrap, seed=recipe.seed)
+        write_outputs(
+            bundle, Outputs(tables=True, json=json), console, bootstrap=recipe.eval.bootstrap, seed=recipe.seed
+        )
     next_steps(recipe, console, clock.seconds)

@@ -17,12 +17,18 @@ if TYPE_CHECKING:
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run (its ppo, else dpo, else sft) or stage.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run (its ppo, else dpo, else sft) or stage.")
+    ],
     output: Annotated[Path, typer.Option("--output", help="Folder to write.")],
-    format: Annotated[str, typer.Option("--format", help="merged, gguf (with an Ollama Modelfile) or vllm.")] = "merged",
+    format: Annotated[
+        str, typer.Option("--format", help="merged, gguf (with an Ollama Modelfile) or vllm.")
+    ] = "merged",
     check: Annotated[
         list[str] | None,
-        typer.Option("--check", metavar="RECIPE", help="Compare with the adapter on this recipe's test split; repeatable."),
+        typer.Option(
+            "--check", metavar="RECIPE", help="Compare with the adapter on this recipe's test split; repeatable."
+        ),
     ] = None,
     check_limit: Annotated[int, typer.Option("--check-limit", help="Reports of the test split to compare.")] = 50,
     llama_cpp: Annotated[

@@ -36,7 +36,9 @@ def open_recipe(recipe: str | None, overrides: list[str] | None, output_dir: Pat
     name = recipe if recipe is not None else default_recipe()
     loaded = load_recipe(name, overrides or [], str(output_dir) if output_dir else None)
     if recipe is None:
-        Console().print(f'recipe "{name}" (the shipped one that fits this machine); run: {loaded.run_dir}', highlight=False)
+        Console().print(
+            f'recipe "{name}" (the shipped one that fits this machine); run: {loaded.run_dir}', highlight=False
+        )
     return loaded
 
 

@@ -76,7 +76,9 @@ def read_pairs(path: Path, findings: FindingSet) -> list[AnswerGroup]:
                 row = json.loads(line)
                 report = report_of(row["prompt"])
             except (ValueError, KeyError, TypeError, AttributeError):
-                raise UserError(f'{path}, row {number}: not a JSON object with a "prompt" that holds a report') from None
+                raise UserError(
+                    f'{path}, row {number}: not a JSON object with a "prompt" that holds a report'
+                ) from None
             study = str(row.get("study_id", number))
             group = groups.setdefault((study, normalised_text(report)), AnswerGroup(study, report))
             group.source, group.annotator = str(row.get("source", "human")), str(row.get("annotator", ""))
@@ -94,7 +96,9 @@ def read_pairs(path: Path, findings: FindingSet) -> list[AnswerGroup]:
     return [g for g in groups.values() if g.pairs]
 
 
-def split_groups(groups: Sequence[AnswerGroup], fraction: float, seed: int) -> tuple[list[AnswerGroup], list[AnswerGroup]]:
+def split_groups(
+    groups: Sequence[AnswerGroup], fraction: float, seed: int
+) -> tuple[list[AnswerGroup], list[AnswerGroup]]:
     """Hold out a fraction of the reports (by text): train, held out."""
     texts = sorted({normalised_text(g.report) for g in groups})
     order = np.random.default_rng([seed, 77]).permutation(len(texts))

@@ -244,7 +244,9 @@ def reading_corpus(n: int, seed: int) -> Iterator[tuple[str, dict[str, str]]]:
     stream = _stream(rng, "short", set(_sample_texts()))
     for _ in range(n):
         made = next(stream)[1]
-        found = {f: next((t for t, marks in made.sentences if any(m == f for m, _ in marks)), "none") for f in P.QUESTIONED}
+        found = {
+            f: next((t for t, marks in made.sentences if any(m == f for m, _ in marks)), "none") for f in P.QUESTIONED
+        }
         yield made.text, found
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lite_chex.decode import decisions
-from lite_chex.decode.decoder import Decoded, DecisionDecoder, _Cached
+from lite_chex.decode.decoder import DecisionDecoder, Decoded, _Cached
 from lite_chex.findings import Certainty
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def beam_search(decoder: DecisionDecoder, bodies: Sequence[Sequence[int]], beams
     return Decoded(values, logits, float(len(findings)))
 
 
-def _search(
-    decoder: DecisionDecoder, bodies: Sequence[Sequence[int]], beams: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _search(decoder: DecisionDecoder, bodies: Sequence[Sequence[int]], beams: int) -> tuple[np.ndarray, np.ndarray]:
     import torch
 
     findings, template = decoder.findings, decoder.template

@@ -179,7 +179,7 @@ class DecisionDecoder:
         while len(active):
             passes += len(active)
             chunks, predict = [], []
-            for row, first in zip(active, start):
+            for row, first in zip(active.tolist(), start.tolist()):
                 if first == 0:
                     chunk = [*bodies[row], *template.head]
                     where = [len(chunk) - 1]

@@ -15,7 +15,7 @@ import numpy as np
 
 from lite_chex.errors import UserError
 from lite_chex.findings import CERTAINTY_WORDS, FindingSet, LabelArray
-from lite_chex.prompt import PromptEncoder
+from lite_chex.prompt import PromptEncoder, render
 
 if TYPE_CHECKING:
     pass
@@ -115,8 +115,8 @@ def _around_answer(prompt: PromptEncoder) -> tuple[str, list[int]]:
     tokenizer = prompt.tokenizer
     mark = "@@ANSWER@@"
     user = {"role": "user", "content": "x"}
-    opened = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template([user, {"role": "assistant", "content": mark}], tokenize=False)
+    opened = render(tokenizer, [user], add_generation_prompt=True)
+    whole = render(tokenizer, [user, {"role": "assistant", "content": mark}])
     lead, _, end = whole[len(opened) :].partition(mark) if whole.startswith(opened) else ("", "", "")
     end_ids = list(tokenizer(end.strip(), add_special_tokens=False)["input_ids"])[:1] if end.strip() else []
     special = set(tokenizer.all_special_ids)

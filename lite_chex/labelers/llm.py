@@ -167,7 +167,7 @@ def merged(model: Any) -> Any:
     for name, module in list(base.named_modules()):
         if not isinstance(module, (Linear4bit, bnb.nn.Linear4bit)) or ".base_layer" in name:
             continue
-        inner = module.base_layer if isinstance(module, Linear4bit) else module
+        inner: Any = module.base_layer if isinstance(module, Linear4bit) else module
         weight = bnb.functional.dequantize_4bit(inner.weight.data, inner.weight.quant_state).float()
         if isinstance(module, Linear4bit):
             weight = weight + module.get_delta_weight("default").float()

@@ -57,7 +57,9 @@ def load_adapter(backbone: Backbone, folder: Path, name: str, *, trainable: bool
                 backbone.model, str(folder), adapter_name=name, is_trainable=trainable
             )
     except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"{folder}: this adapter does not fit {backbone.name} ({str(error).splitlines()[0][:120]})") from None
+        raise UserError(
+            f"{folder}: this adapter does not fit {backbone.name} ({str(error).splitlines()[0][:120]})"
+        ) from None
     to_fp32(backbone.model)
 
 
@@ -117,7 +119,9 @@ def copy_into_default(model: Any, folder: Path) -> None:
             place = key.replace(".lora_A.weight", ".lora_A.default.weight")
             place = place.replace(".lora_B.weight", ".lora_B.default.weight")
             if place not in own or own[place].shape != tensor.shape:
-                raise UserError(f"{folder}: its adapter does not fit this recipe's LoRA (lora_r or target modules differ)")
+                raise UserError(
+                    f"{folder}: its adapter does not fit this recipe's LoRA (lora_r or target modules differ)"
+                )
             own[place].copy_(tensor.to(own[place]))
 
 

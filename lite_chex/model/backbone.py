@@ -32,7 +32,8 @@ class Backbone:
     @property
     def causal(self) -> PreTrainedModel:
         """The transformers model below PEFT's wrapper (LoRA layers stay injected)."""
-        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        model: Any = self.model
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     @property
     def trunk(self) -> nn.Module:
@@ -42,7 +43,7 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        return self.trunk.get_input_embeddings().weight.device
+        return self.causal.get_input_embeddings().weight.device  # type: ignore[union-attr,return-value]
 
     def candidate_weight(self, candidates: Any) -> torch.Tensor:
         """Rows of the output head for the candidates: ``[findings, 4] -> fp32 [findings, 4, hidden]``."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 def gpu_memory_gb() -> float | None:
     """Total memory of the first CUDA device in GB (10^9 bytes are not meant: GiB), or None without one."""
-    if not Path("/proc/driver/nvidia").exists() and not os.environ.get("CUDA_VISIBLE_DEVICES"):
-        if platform.system() != "Windows":
-            return None
+    driver = Path("/proc/driver/nvidia").exists() or platform.system() == "Windows"
+    if not driver and not os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return None  # without importing torch
     import torch
 
     if not torch.cuda.is_available():

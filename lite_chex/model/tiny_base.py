@@ -106,8 +106,11 @@ def pretrain(
         rows = [ids[i] for i in batches[shuffled[step % len(batches)]]]
         width = max(map(len, rows))
         x = torch.tensor([r + [tokenizer.pad_token_id] * (width - len(r)) for r in rows])
-        loss = model(input_ids=x, attention_mask=(x != tokenizer.pad_token_id).long(),
-                     labels=x.masked_fill(x == tokenizer.pad_token_id, -100)).loss
+        loss = model(
+            input_ids=x,
+            attention_mask=(x != tokenizer.pad_token_id).long(),
+            labels=x.masked_fill(x == tokenizer.pad_token_id, -100),
+        ).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -45,9 +45,7 @@ class Examples:
 
     def subset(self, rows: Sequence[int]) -> Examples:
         index = list(rows)
-        return Examples(
-            [self.reports[i] for i in index], self.labels[index], self.scored, self.presence, self.source
-        )
+        return Examples([self.reports[i] for i in index], self.labels[index], self.scored, self.presence, self.source)
 
 
 def rule_labels(texts: Sequence[str], recipe: Recipe) -> LabelArray:

@@ -69,9 +69,7 @@ def sample(roles: Roles, bodies: Sequence[list[int]], drafts: LabelArray, sectio
     noise = gumbel((len(repeated), len(decoder.findings), 4), *seed)
     with role(roles.model, "policy"):
         decoder.refresh()
-        found = decoder.decode(
-            repeated, drafts.repeat(k, axis=0), noise=noise, temperature=section.temperature
-        )
+        found = decoder.decode(repeated, drafts.repeat(k, axis=0), noise=noise, temperature=section.temperature)
         decoder.refresh()
     return found.values.reshape(len(bodies), k, -1), found.passes
 
@@ -90,7 +88,9 @@ def score(
     for reports in batches(range(len(prompts)), section.per_device_train_batch_size):
         batch = _pack(roles, prompts, answers, reports)
         with torch.no_grad():
-            log_p, free = decisions.log_probs(roles.logits("policy", batch), batch.values, findings, section.temperature)
+            log_p, free = decisions.log_probs(
+                roles.logits("policy", batch), batch.values, findings, section.temperature
+            )
             ref_log_p, _ = decisions.log_probs(roles.logits("ref", batch), batch.values, findings, section.temperature)
             score_, earned, features = roles.rewards(batch)
             values = roles.values(batch, earned, features)
@@ -106,9 +106,7 @@ def score(
         kl = losses.categorical_kl(all_["log_p"], all_["ref_log_p"], all_["free"])
     else:
         kl = (chosen(all_["log_p"], actions) - chosen(all_["ref_log_p"], actions)) * all_["free"]
-    rewards = losses.step_rewards(
-        all_["score"], kl, kl_coef, all_["free"], exact=section.kl_estimator == "exact"
-    )
+    rewards = losses.step_rewards(all_["score"], kl, kl_coef, all_["free"], exact=section.kl_estimator == "exact")
     values = all_["values"] * all_["free"]
     advantages, returns = losses.gae(rewards, values, all_["free"], section.gamma, section.lam)
     advantages, deviation = losses.whiten(advantages, all_["free"])
@@ -129,7 +127,9 @@ def score(
     )
 
 
-def _pack(roles: Roles, prompts: Sequence[list[int]], answers: LabelArray, reports: Sequence[int]) -> packed.PackedBatch:
+def _pack(
+    roles: Roles, prompts: Sequence[list[int]], answers: LabelArray, reports: Sequence[int]
+) -> packed.PackedBatch:
     backbone = roles.setup.backbone
     return packed.pack(
         [prompts[g] for g in reports],

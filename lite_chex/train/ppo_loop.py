@@ -95,7 +95,9 @@ def _check_reward(recipe: Recipe, summary: dict[str, float]) -> None:
             f"{recipe.run_dir}/reward: the reward model's held-out pair accuracy ({summary['accuracy']:.3f} of "
             f"{summary['pairs']:.0f} pairs) is at chance, so PPO would learn noise; give it more or better pairs"
         )
-    if recipe.ppo.require_best_of_k and summary.get("errors_per_report", 0) >= summary.get("greedy_errors_per_report", 1):
+    if recipe.ppo.require_best_of_k and summary.get("errors_per_report", 0) >= summary.get(
+        "greedy_errors_per_report", 1
+    ):
         raise UserError(
             f"{recipe.run_dir}/reward: best-of-K by the reward is no better than SFT "
             "(ppo.require_best_of_k=false goes on all the same)"
@@ -114,7 +116,9 @@ def _pool(recipe: Recipe, roles: Roles) -> Pool:
     if not parts:
         raise UserError("data.preference and data.train: PPO needs reports to sample from")
     examples, _ = roles.setup.within_length(
-        Examples([r for p in parts for r in p.reports], np.concatenate([p.labels for p in parts]), parts[0].scored, False, "")
+        Examples(
+            [r for p in parts for r in p.reports], np.concatenate([p.labels for p in parts]), parts[0].scored, False, ""
+        )
     )
     texts = examples.texts
     prompt = roles.setup.prompt
@@ -221,7 +225,9 @@ class Loop:
         before = [r["score"] for r in rows if r["step"] <= max(self.best.step, 1)][-5:]
         now = [r["score"] for r in rows][-5:]
         rose = bool(before) and float(np.mean(now)) > float(np.mean(before))
-        tail = "the reward rose while validation got no better: it is being exploited" if rose else "the reward fell too"
+        tail = (
+            "the reward rose while validation got no better: it is being exploited" if rose else "the reward fell too"
+        )
         return f"no fewer errors per report in {self.best.since} validations; {tail}"
 
     def checkpoint(self, done: int) -> None:

@@ -71,7 +71,7 @@ def make_preferences(recipe: Recipe, console: Console, *, source_stage: str = "s
     Raises:
         UserError: if the run has no SFT stage or the recipe names no preference source.
     """
-    findings, section = recipe.findings, recipe.preferences
+    findings = recipe.findings
     out = recipe.run_dir / PAIRS_FILE
     groups: list[AnswerGroup] = []
     check_splits(recipe)
@@ -87,7 +87,9 @@ def make_preferences(recipe: Recipe, console: Console, *, source_stage: str = "s
             part, too_long = setup.within_length(part)
             if too_long:
                 console.print(f"{part.source}: {too_long} reports longer than model.max_length left out")
-            samples = sample_answers(setup, part.texts, console, f"sampling ({part.source})", recipe.seed + 1000 + index)
+            samples = sample_answers(
+                setup, part.texts, console, f"sampling ({part.source})", recipe.seed + 1000 + index
+            )
             rng = np.random.default_rng([recipe.seed, index, 31])
             made = [_group(part, i, samples, recipe, rng) for i in range(len(part))]
             groups += [g for g in made if g.pairs]

@@ -113,7 +113,7 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
             loss = losses.preference_loss(chosen, rejected)
             if section.center_rewards_coefficient:
                 loss = loss + section.center_rewards_coefficient * torch.mean((chosen + rejected) ** 2)
-            mode = "train" if self.model.training else "eval"
+            mode = "train" if backbone.model.training else "eval"
             self._metrics[mode]["accuracy"].append((chosen > rejected).float().mean().item())
             self._metrics[mode]["margin"].append((chosen - rejected).mean().item())
             return (loss, {"loss": loss}) if return_outputs else loss

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lite_chex.decode.decoder import Decoded, DecisionDecoder
+from lite_chex.decode.decoder import DecisionDecoder, Decoded
 from lite_chex.decode.template import AnswerTemplate, build_template
 from lite_chex.errors import UserError
 from lite_chex.findings import LabelArray

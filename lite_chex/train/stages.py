@@ -134,11 +134,13 @@ class StageLabeler:
                 table = read_labels(kept, self.recipe.findings)
                 systems[name] = table.values
                 continue
-            self.console.print(f"labelling {len(examples)} reports of {examples.source} with {TITLES[name]}", highlight=False)
+            self.console.print(
+                f"labelling {len(examples)} reports of {examples.source} with {TITLES[name]}", highlight=False
+            )
             fits, bodies = self._fitting(examples)
             too_long = ~fits
             values = np.full((len(examples), len(self.recipe.findings)), 3, dtype=np.int8)
-            rows = np.flatnonzero(fits)
+            rows = np.flatnonzero(fits).tolist()
             texts = [examples.texts[i] for i in rows]
             if name == "best_of_k":
                 values[rows] = self._best_of_k(texts)
@@ -183,5 +185,3 @@ class StageLabeler:
         with role(backbone.model, "reward"), torch.inference_mode():
             picked = pick_best(texts, answers, scores, self.recipe.reward.per_device_train_batch_size)
         return answers[np.arange(len(texts)), picked]
-
-

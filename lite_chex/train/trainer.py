@@ -127,7 +127,9 @@ class StageCallback(TrainerCallback):
         if self.best.update(step, value):
             self.best_dir.mkdir(parents=True, exist_ok=True)
             self.save(self.best_dir)
-        shown = ", ".join(f"{k} {v:.3f}" for k, v in found.items() if k in ("macro_f1", "errors_per_report", "accuracy"))
+        shown = ", ".join(
+            f"{k} {v:.3f}" for k, v in found.items() if k in ("macro_f1", "errors_per_report", "accuracy")
+        )
         mark = " (best)" if self.best.step == step else ""
         self.bar.say(f"  step {step}: validation {shown}{mark}")
 
@@ -187,10 +189,10 @@ def run_trainer(
     log = MetricsLog(stage.dir, resumed_at=step if resume else None) if step is not None else _fresh_log(stage)
     from transformers import PrinterCallback, ProgressCallback
 
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)
+    for unwanted in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(unwanted)
     # TRL recasts the trainable parameters of a 4-bit model to bf16 in its constructor.
-    to_fp32(trainer.model)
+    to_fp32(trainer.model)  # type: ignore[arg-type]
     with steps(console, title, total=1) as bar:
         callback = StageCallback(
             stage,

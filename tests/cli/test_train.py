@@ -20,7 +20,12 @@ def run(*arguments: str, cwd: Path, file_limit: int | None = None) -> subprocess
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
 
     return subprocess.run(
-        [*CLI, *arguments], cwd=cwd, capture_output=True, text=True, timeout=200, preexec_fn=limit if file_limit else None
+        [*CLI, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        preexec_fn=limit if file_limit else None,
     )
 
 
@@ -128,7 +133,17 @@ def test_help_is_instant_and_importing_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
     helped = subprocess.run([*CLI, "--help"], capture_output=True, text=True, timeout=60)
-    for command in ("demo", "train-sft", "train-rm", "train-ppo", "train-dpo", "preferences", "label", "eval", "annotate"):
+    for command in (
+        "demo",
+        "train-sft",
+        "train-rm",
+        "train-ppo",
+        "train-dpo",
+        "preferences",
+        "label",
+        "eval",
+        "annotate",
+    ):
         assert command in helped.stdout
 
 

@@ -19,7 +19,8 @@ from lite_chex.prompt import PromptEncoder
 from lite_chex.train.setup import gumbel
 from tests.conftest import model_section, random_labels
 
-WORDS = "no small left right pleural effusion pneumothorax clear heart size normal opacity possible edema".split()
+WORDS = ["no", "small", "left", "right", "pleural", "effusion", "pneumothorax", "clear", "heart", "size", "normal"]
+WORDS += ["opacity", "possible", "edema"]
 
 
 class World:
@@ -81,7 +82,10 @@ def test_sampled_log_probs_equal_the_packed_recomputation(world: World) -> None:
     repeated = [b for b in bodies for _ in range(k)]
     found = world.decoder.decode(repeated, noise=gumbel((27, 13, 4), 7), temperature=1.5)
     batch = packed.pack(
-        world.prompt.prompt_ids(texts), found.values.reshape(9, k, 13), world.template, world.backbone.tokenizer.pad_token_id
+        world.prompt.prompt_ids(texts),
+        found.values.reshape(9, k, 13),
+        world.template,
+        world.backbone.tokenizer.pad_token_id,
     )
     with torch.no_grad():
         logits = packed.decision_logits(packed.hidden_states(world.backbone.trunk, batch), batch, world.decoder.weight)

@@ -52,7 +52,9 @@ def test_certainties_that_start_with_the_same_token_are_refused(tokenizer) -> No
 
     # One token for every character class of letters: all four words start with it.
     vocab = {c: i for i, c in enumerate(sorted({chr(i) for i in range(33, 127)} | {"Ġ", "Ċ", "unk"}))}
-    same_start = Tokenizer(models.WordLevel(vocab={"[UNK]": 0, **{k: v + 1 for k, v in vocab.items()}}, unk_token="[UNK]"))
+    same_start = Tokenizer(
+        models.WordLevel(vocab={"[UNK]": 0, **{k: v + 1 for k, v in vocab.items()}}, unk_token="[UNK]")
+    )
     same_start.pre_tokenizer = pre_tokenizers.Split("[^a-z]|[a-z]+", "isolated")
     words = PreTrainedTokenizerFast(
         tokenizer_object=same_start, eos_token="~", pad_token="^", chat_template=tokenizer.chat_template

@@ -81,7 +81,7 @@ def test_ids_that_do_not_meet(tiny_base, tmp_path) -> None:  # type: ignore[no-u
     labels = tmp_path / "gold.csv"
     labels.write_text("study_id,Edema\nnobody,1.0\n")
     source.labels = str(labels)
-    with pytest.raises(UserError, match="ids of .* must match"):
+    with pytest.raises(UserError, match=r"ids of .* must match"):
         load_source(source, recipe)
 
 

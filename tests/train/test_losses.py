@@ -29,7 +29,9 @@ def test_kl_and_entropy() -> None:
     p = torch.tensor([[[0.5, 0.5, 1e-30, 1e-30]]]).log()
     q = torch.tensor([[[0.25, 0.75, 1e-30, 1e-30]]]).log()
     free = torch.ones(1, 1, dtype=torch.bool)
-    assert losses.categorical_kl(p, q, free).item() == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3), abs=1e-6)
+    assert losses.categorical_kl(p, q, free).item() == pytest.approx(
+        0.5 * math.log(2) + 0.5 * math.log(2 / 3), abs=1e-6
+    )
     assert losses.entropy(p, free).item() == pytest.approx(math.log(2), abs=1e-6)
     assert losses.categorical_kl(p, q, ~free).item() == losses.entropy(p, ~free).item() == 0
 
@@ -133,7 +135,9 @@ def test_kl_estimators_have_the_gradient_of_equation_3(exact: bool) -> None:
     chosen = log_p.gather(-1, answers[..., None]).squeeze(-1)
     kl = losses.categorical_kl(log_p, ref, free)
     paid = kl if exact else chosen - ref.gather(-1, answers[..., None]).squeeze(-1)
-    rewards = losses.step_rewards(world.score.flatten().float(), paid.detach().float(), BETA, free, exact=exact).double()
+    rewards = losses.step_rewards(
+        world.score.flatten().float(), paid.detach().float(), BETA, free, exact=exact
+    ).double()
     advantages, _ = losses.gae(rewards, torch.zeros(16, 2, dtype=torch.float64), free, 1.0, 1.0)
     old = chosen.detach()
     answer_weight = old.sum(-1).exp()[:, None]  # each answer as often as the policy samples it

@@ -189,7 +189,7 @@ def test_kill_and_resume_equals_an_uninterrupted_run(trained: Recipe, tmp_path: 
             break
         time.sleep(0.02)
     process.wait()
-    assert process.returncode == -signal.SIGKILL, (process.stderr.read().decode() if process.stderr else "")
+    assert process.returncode == -signal.SIGKILL, process.stderr.read().decode() if process.stderr else ""
     resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=200)
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming from" in resumed.stdout
