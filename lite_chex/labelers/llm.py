@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lite_chex.data.sections import findings_and_impression, join_sections
 from lite_chex.errors import UserError
 from lite_chex.findings import FindingSet
-from lite_chex.labelers.base import LabelBatch
+from lite_chex.labelers.base import TOO_LONG, LabelBatch
 
 if TYPE_CHECKING:
     from lite_chex.decode.decoder import DecisionDecoder
@@ -48,8 +47,7 @@ def fingerprint_of(folder: Path) -> str:
 class LLMLabeler:
     """Labels with the decision decoder; drafts come from the rule labeler.
 
-    A report whose prompt does not fit the model's context is labelled on findings and impression where
-    they can be told apart and fit, else it is an error row: never cut silently.
+    A report whose prompt does not fit the model's context is an error row: never cut silently.
     """
 
     name: str
@@ -125,16 +123,14 @@ class LLMLabeler:
     def label(self, reports: Sequence[str]) -> LabelBatch:
         bodies = self.prompt.body_ids(reports)
         room = self.max_length - len(self.prompt.prefix_ids) - self.decoder.template.max_answer_length
-        errors: list[str | None] = [None] * len(reports)
-        texts = list(reports)
-        for i, body in enumerate(bodies):
-            if len(body) > room:
-                texts[i], bodies[i], errors[i] = self._shorter(reports[i], room)
+        # The runner tries again on findings and impression where they can be told apart.
+        too_long = f"{TOO_LONG} ({self.max_length} tokens of prompt and answer)"
+        errors = [too_long if len(body) > room else None for body in bodies]
         fine = [i for i, error in enumerate(errors) if error is None]
         values = np.full((len(reports), len(self.findings)), 3, dtype=np.int8)
         probabilities = np.full((len(reports), len(self.findings), 4), np.nan, dtype=np.float32)
         if fine:
-            drafts = self.rules.label([texts[i] for i in fine]).values if self.rules else None
+            drafts = self.rules.label([reports[i] for i in fine]).values if self.rules else None
             chosen = [bodies[i] for i in fine]
             if self.beams > 1:
                 from lite_chex.decode.beam import beam_search
@@ -145,13 +141,6 @@ class LLMLabeler:
             values[fine] = decoded.values
             probabilities[fine] = probabilities_of(decoded.logits, decoded.values, self.findings)
         return LabelBatch(values, probabilities, tuple(errors))
-
-    def _shorter(self, report: str, room: int) -> tuple[str, list[int], str | None]:
-        text = join_sections(*findings_and_impression(report))
-        body = self.prompt.body_ids([text])[0] if text else []
-        if not text or len(body) > room:
-            return report, [], f"longer than the model's context ({self.max_length} tokens) and not cut"
-        return text, body, None
 
 
 def merged(model: Any) -> Any:

@@ -1,0 +1,68 @@
+"""The fine-tuned model as a labeler: a real SFT run of a tiny model, merged and not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from lite_chex.errors import UserError
+from lite_chex.findings import CHEXPERT14
+from lite_chex.labelers.base import TOO_LONG
+from lite_chex.labelers.llm import LLMLabeler, find_stage
+from lite_chex.recipe import Recipe
+from lite_chex.train.sft import train_sft
+from tests.conftest import make_recipe
+
+TEXTS = ["No pleural effusion.", "Heart size is normal. Possible edema.", "Left rib fracture."]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    recipe = make_recipe(tiny_base, tmp_path_factory.mktemp("runs"), "sft.max_steps=3")
+    train_sft(recipe, Console(quiet=True))
+    return recipe
+
+
+def test_merging_changes_no_label(run: Recipe) -> None:
+    """Base and adapter become plain fp32 weights: the same model to rounding."""
+    apart = LLMLabeler.load(run.run_dir, merge=False).label(TEXTS)
+    merged = LLMLabeler.load(run.run_dir, merge=True).label(TEXTS)
+    np.testing.assert_array_equal(apart.values, merged.values)
+    assert apart.probabilities is not None
+    assert merged.probabilities is not None
+    np.testing.assert_allclose(apart.probabilities, merged.probabilities, atol=1e-3)
+    np.testing.assert_allclose(merged.probabilities.sum(-1), 1, atol=1e-5)
+    assert (merged.probabilities.argmax(-1) == merged.values).all()
+
+
+def test_the_draft_and_the_batch_change_nothing(run: Recipe) -> None:
+    plain = LLMLabeler.load(run.run_dir, draft="none", batch_size=1).label(TEXTS * 5)
+    drafted = LLMLabeler.load(run.run_dir).label(TEXTS * 5)
+    np.testing.assert_array_equal(plain.values, drafted.values)
+
+
+def test_a_report_that_does_not_fit_is_an_error_row(run: Recipe) -> None:
+    found = LLMLabeler.load(run.run_dir).label([TEXTS[0], "effusion " * 3000])
+    assert found.errors is not None
+    assert found.errors[0] is None
+    assert str(found.errors[1]).startswith(TOO_LONG)
+    assert "effusion" not in str(found.errors[1])
+
+
+def test_which_stage_a_run_means(run: Recipe, tmp_path: Path) -> None:
+    assert find_stage(run.run_dir).name == "sft"
+    assert find_stage(run.run_dir / "sft") == run.run_dir / "sft"
+    with pytest.raises(UserError, match="no adapter there"):
+        find_stage(tmp_path)
+
+
+def test_other_findings_are_refused(run: Recipe) -> None:
+    with pytest.raises(UserError, match="trained on 13 findings"):
+        LLMLabeler.load(run.run_dir, findings=CHEXPERT14)
+
+
+def test_fingerprint_changes_with_beams(run: Recipe) -> None:
+    assert LLMLabeler.load(run.run_dir).fingerprint() != LLMLabeler.load(run.run_dir, beams=2).fingerprint()
