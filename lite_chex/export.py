@@ -13,8 +13,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -80,13 +80,14 @@ def export_model(path: Path, output: Path, format: Format = "merged", *, llama_c
     (output / SCHEMA).write_text(schema + "\n", encoding="utf-8")
     (output / GRAMMAR).write_text(grammar(recipe.findings, answer_lead(prompt, template)), encoding="utf-8")
     exported = Exported(output, stage, recipe, recipe.sft.loss == "answer")
+    (output / "README.md").write_text(readme(exported, format), encoding="utf-8")
+    write_checksums(output)  # before the converter: what it fails on is an export all the same
     if converter is not None:
         gguf = output / "model.gguf"
         convert(converter, output, gguf)
         (output / "Modelfile").write_text(modelfile(prompt, gguf.name), encoding="utf-8")
-        exported = Exported(output, stage, recipe, exported.exportable, gguf)
-    (output / "README.md").write_text(readme(exported, format), encoding="utf-8")
-    write_checksums(output)
+        exported = replace(exported, gguf=gguf)
+        write_checksums(output)
     return exported
 
 
@@ -141,17 +142,20 @@ def merged_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     from peft.tuners.lora import LoraLayer
 
     base = model.get_base_model()
+    modules: list[tuple[str, Any]] = list(base.named_modules())
     done: set[str] = set()
     with torch.no_grad():
-        for name, module in base.named_modules():
-            inner = module.base_layer if isinstance(module, LoraLayer) else module
+        for name, module in modules:
+            adapted = isinstance(module, LoraLayer)
+            inner: Any = module.base_layer if adapted else module
             if not isinstance(inner, torch.nn.Linear) or any(name.startswith(f"{d}.") for d in done):
                 continue
             weight = inner.weight.data
-            if isinstance(inner, bnb.nn.Linear4bit):
-                weight = bnb.functional.dequantize_4bit(weight, inner.weight.quant_state)
-            if isinstance(module, LoraLayer):
-                weight = weight.float() + module.get_delta_weight("default").float()  # type: ignore[operator]
+            state = getattr(inner.weight, "quant_state", None)
+            if state is not None:
+                weight = bnb.functional.dequantize_4bit(weight, state)
+            if adapted:
+                weight = weight.float() + module.get_delta_weight("default").float()
             done.add(name)
             yield f"{name}.weight", weight.cpu()
             if inner.bias is not None:
@@ -163,7 +167,7 @@ def merged_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 def answer_lead(prompt: PromptEncoder, template: AnswerTemplate) -> str:
     """What the chat template puts between the assistant's mark and the answer (Qwen3: an empty thought)."""
-    return prompt.tokenizer.decode(list(template.head)).partition("{")[0]
+    return str(prompt.tokenizer.decode(list(template.head))).partition("{")[0]
 
 
 def grammar(findings: FindingSet, lead: str = "") -> str:
@@ -176,7 +180,7 @@ def grammar(findings: FindingSet, lead: str = "") -> str:
     def text(literal: str) -> str:
         return json.dumps(literal, ensure_ascii=False)
 
-    def words(certainties: list[Certainty]) -> str:
+    def words(certainties: Sequence[Certainty]) -> str:
         return " | ".join(text(f'"{c.word}"') for c in certainties)
 
     lines = ["root ::= " + (f"{text(lead)} " if lead else "") + text("{") + " open0 " + text("}")]
@@ -252,11 +256,11 @@ def readme(exported: Exported, format: Format) -> str:
 
     recipe, findings = exported.recipe, exported.recipe.findings
     free = (
-        "The adapter was trained on every answer token: the model may decode freely (`check` below), constrained it "
-        "can do no wrong."
+        "The adapter was trained on every answer token: the model may decode freely; constrained, every "
+        "answer is readable for certain."
         if exported.exportable
-        else "**This adapter was trained on the decisions alone (`sft.loss: decisions`): it needs constrained decoding** "
-        f"with `{SCHEMA}` or `{GRAMMAR}`; decoding freely it writes nothing readable."
+        else "**This adapter was trained on the decisions alone (`sft.loss: decisions`): it needs constrained "
+        f"decoding** with `{SCHEMA}` or `{GRAMMAR}`; decoding freely it writes nothing readable."
     )
     ask = json.dumps({"role": "user", "content": f"{instruction(findings)}\n\nReport:\nYOUR REPORT"})
     served = {

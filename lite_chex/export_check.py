@@ -23,7 +23,9 @@ SPARE_TOKENS = 16
 @dataclass(frozen=True)
 class CheckResult:
     """Agreement on ``n`` reports. readable: free answers that are one whole JSON object. free_same: of the readable
-    ones, those whose every label is the adapter's; constrained_same: of all. cells: labels that differ."""
+    ones, those whose every label is the adapter's; constrained_same: of all. cells: labels that differ.
+    worst_margin: by how many nats the adapter preferred its own label where the constrained export first left it; what
+    rounding turns is a near-tie."""
 
     source: str
     n: int
@@ -32,6 +34,7 @@ class CheckResult:
     free_cells: int
     constrained_same: int
     constrained_cells: int
+    worst_margin: float
 
     @property
     def identical(self) -> bool:
@@ -54,12 +57,17 @@ def check_export(exported: Exported, recipe: Recipe, limit: int = 50, batch_size
     from lite_chex.train.examples import load_source
 
     examples = load_source(recipe.data.test[0], recipe)
-    texts, adapter = _adapter_labels(exported.stage, examples.texts[:limit])
+    texts, adapter, probabilities = _adapter_labels(exported.stage, examples.texts[:limit])
     gc.collect()  # the adapter's base leaves the card before the export comes
     free, constrained = _export_labels(exported.folder, exported.recipe, texts, batch_size)
     readable = [i for i, answer in enumerate(free) if answer is not None]
     differs = [int((free[i] != adapter[i]).sum()) for i in readable]
     constrained_differs = (constrained != adapter).sum(axis=1)
+    margins = [0.0]
+    for i in np.flatnonzero(constrained_differs):
+        cell = int((constrained[i] != adapter[i]).argmax())  # later cells were decided under another prefix
+        p = np.maximum(probabilities[i, cell], 1e-30)
+        margins.append(float(np.log(p[adapter[i, cell]]) - np.log(p[constrained[i, cell]])))
     return CheckResult(
         examples.source,
         len(texts),
@@ -68,11 +76,12 @@ def check_export(exported: Exported, recipe: Recipe, limit: int = 50, batch_size
         sum(differs),
         int((constrained_differs == 0).sum()),
         int(constrained_differs.sum()),
+        max(margins),
     )
 
 
-def _adapter_labels(stage: Path, texts: Sequence[str]) -> tuple[list[str], LabelArray]:
-    """The adapter's labels, and the reports that it can read whole."""
+def _adapter_labels(stage: Path, texts: Sequence[str]) -> tuple[list[str], LabelArray, np.ndarray]:
+    """The reports that the adapter can read whole, its labels, and their probabilities ``[n, findings, 4]``."""
     from lite_chex.labelers.llm import LLMLabeler
 
     labeler = LLMLabeler.load(stage, merge=False)
@@ -80,7 +89,8 @@ def _adapter_labels(stage: Path, texts: Sequence[str]) -> tuple[list[str], Label
     fine = [i for i, error in enumerate(batch.errors or [None] * len(texts)) if error is None]
     if not fine:
         raise UserError("--check: every test report is longer than the model's context")
-    return [texts[i] for i in fine], batch.values[fine]
+    assert batch.probabilities is not None
+    return [texts[i] for i in fine], batch.values[fine], batch.probabilities[fine]
 
 
 def _export_labels(
@@ -96,7 +106,7 @@ def _export_labels(
     from lite_chex.prompt import PromptEncoder
 
     tokenizer = load_tokenizer(str(folder))
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True, local_files_only=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True, local_files_only=True)
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

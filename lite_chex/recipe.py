@@ -85,6 +85,9 @@ class SFTSection(Trained):
     decision_weight: float = Field(4.0, gt=0, description="Weight of a decision token against another answer token")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="Of the training reports, for early stopping")
     early_stopping_patience: int = Field(4, ge=1, description="Validations without a better macro F1")
+    gold_learning_rate: float | None = Field(
+        None, gt=0, description="Of the control arm (SFT continued on gold); unset: a fifth of learning_rate"
+    )
 
 
 class PreferencesSection(Section):

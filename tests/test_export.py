@@ -14,7 +14,17 @@ import torch
 from safetensors import safe_open
 
 from lite_chex.errors import UserError
-from lite_chex.export import CHECKSUMS, GRAMMAR, SCHEMA, export_model, find_converter, grammar, merged_tensors, push
+from lite_chex.export import (
+    CHECKSUMS,
+    GRAMMAR,
+    SCHEMA,
+    Exported,
+    export_model,
+    find_converter,
+    grammar,
+    merged_tensors,
+    push,
+)
 from lite_chex.export_check import check_export, read_answer
 from lite_chex.findings import CHEXPERT14, PAPER13, FindingSet
 from lite_chex.labelers.llm import merged
@@ -24,13 +34,13 @@ from lite_chex.recipe import Recipe
 from tests.conftest import make_recipe
 
 
-def make_stage(recipe: Recipe) -> Path:
+def make_stage(recipe: Recipe, seed: int = 1) -> Path:
     """An SFT stage with a random adapter that matters, without training one."""
     folder = recipe.run_dir / "sft"
     folder.mkdir(parents=True)
     backbone = load_base(recipe.model)
     new_adapter(backbone, recipe.model)
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     for name, parameter in backbone.model.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(0, 0.3)
@@ -55,7 +65,7 @@ def test_merged_tensors_are_those_of_the_labelers_merge(tiny_base: Path, stage: 
     backbone = load_base(tiny_recipe.model)
     load_adapter(backbone, stage, "default", trainable=False)
     ours = dict(merged_tensors(backbone.model))
-    plain = {n: p for n, p in merged(backbone.model).named_parameters()}
+    plain = dict(merged(backbone.model).named_parameters())
     assert set(plain) <= set(ours)
     for name, parameter in plain.items():
         assert torch.equal(ours[name].float(), parameter.float()), name
@@ -88,16 +98,22 @@ def test_export_overwrites_only_exports(stage: Path, exported_folder: Path, tmp_
 def test_check_agrees_constrained_and_counts_unreadable_free_answers(
     stage: Path, exported_folder: Path, tiny_base: Path, tmp_path: Path
 ) -> None:
-    from lite_chex.export import Exported
-
     recipe = make_recipe(tiny_base, tmp_path)
     found = check_export(Exported(exported_folder, stage, recipe, False), recipe, limit=10)
     assert found.n == 10
     assert found.readable == 0  # random weights write no JSON
     assert not found.identical
-    # bf16 against fp32: single near-ties may fall the other way, not whole reports.
-    assert found.constrained_cells <= 4
-    assert found.constrained_same >= 7
+    # bf16 against fp32: only near-ties may fall the other way, and a random model has many.
+    assert found.worst_margin < 0.5
+    assert found.constrained_cells <= 13
+
+
+def test_check_notices_another_model(stage: Path, exported_folder: Path, tiny_base: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tiny_base, tmp_path)
+    other = make_stage(recipe, seed=2)
+    found = check_export(Exported(exported_folder, other, recipe, False), recipe, limit=10)
+    assert found.constrained_cells > 30
+    assert found.worst_margin > 1
 
 
 def test_read_answer() -> None:
@@ -161,6 +177,7 @@ def test_failing_converter_says_why(tmp_path: Path, stage: Path) -> None:
     script.write_text("import sys; sys.exit('tokenizer is not known')")
     with pytest.raises(UserError, match="tokenizer is not known"):
         export_model(stage, tmp_path / "out", "gguf", llama_cpp=tmp_path)
+    assert (tmp_path / "out" / CHECKSUMS).is_file()  # the merged model is whole, and may be overwritten
 
 
 def test_gguf_comes_with_a_modelfile(tmp_path: Path, stage: Path) -> None:

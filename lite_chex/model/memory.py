@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from lite_chex.errors import UserError
@@ -111,13 +111,18 @@ def shapes_of(section: ModelSection) -> Shapes:
     Raises:
         UserError: if its configuration is nowhere on this machine.
     """
+    return _shapes(section.model_name_or_path, section.trust_remote_code)
+
+
+@lru_cache(maxsize=16)
+def _shapes(name: str, trust_remote_code: bool) -> Shapes:
     import torch
     from transformers import AutoModelForCausalLM
 
     from lite_chex.model.backbone import check_decodable, quiet_libraries
 
     quiet_libraries()
-    config = _config(section)
+    config = _config(name, trust_remote_code)
     check_decodable(config.model_type)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -133,12 +138,11 @@ def shapes_of(section: ModelSection) -> Shapes:
     return Shapes(config, linears, total - sum(x.size for x in linears) - in_head, in_head)
 
 
-def _config(section: ModelSection) -> Any:
+def _config(name: str, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
-    name = section.model_name_or_path
     try:
-        return AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=section.trust_remote_code)
+        return AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=trust_remote_code)
     except (OSError, ValueError):
         if name not in KNOWN_MODELS:
             raise UserError(

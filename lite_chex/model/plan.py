@@ -109,7 +109,8 @@ class Plan:
             return f"{text}: set {BATCH_KEY[name]}={stage.largest_batch}"
         if stage.largest_length:
             return f"{text}: set {BATCH_KEY[name]}=1 and model.max_length={stage.largest_length}"
-        return f"{text}: take a smaller model" + ("" if name == "label" else " or gradient_checkpointing=true")
+        saving = any(p.group == "activations" and "checkpointed" not in p.name for p in stage.parts)
+        return f"{text}: " + (f"set {name}.gradient_checkpointing=true" if saving else "take a smaller model")
 
 
 @dataclass(frozen=True)

@@ -166,16 +166,18 @@ def error_score(
     return missed * miss.sum(1) + hallucinated * extra.sum(1) + wrong_certainty * differs.sum(1)
 
 
-def single_edits(
-    gold: LabelArray, findings: FindingSet, count: int, rng: np.random.Generator, presence: bool = False
-) -> LabelArray:
-    """Answers that differ from a gold answer in one cell (and its No Finding consequence): int8 ``[count, F]``."""
+def single_edits(gold: LabelArray, findings: FindingSet, count: int, rng: np.random.Generator) -> LabelArray:
+    """Answers that differ from a gold answer in one cell (and its No Finding consequence): int8 ``[count, F]``.
+
+    Every other edit changes a finding that gold mentions, where there is one. Most cells are absent: edits of
+    any cell alike would nearly all invent a finding, and teach a reward model that saying nothing is best.
+    """
     free = [i for i, name in enumerate(findings.names) if name != "No Finding"]
+    mentioned = [i for i in free if gold[i] != Certainty.ABSENT] or free
     edits = []
-    for _ in range(count):
+    for k in range(count):
         answer = gold.copy()
-        i = int(rng.choice(free))
-        others = [c for c in range(4) if c != gold[i]]
-        answer[i] = rng.choice(others)
+        i = int(rng.choice(mentioned if k % 2 == 0 else free))
+        answer[i] = rng.choice([c for c in range(4) if c != gold[i]])
         edits.append(findings.consistent(answer))
     return np.array(edits, dtype=np.int8).reshape(count, len(findings))

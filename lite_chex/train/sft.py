@@ -36,6 +36,9 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
     clock = Clock()
     stage = Stage(recipe, "sft_gold" if on_gold else "sft")
     section = recipe.sft
+    if on_gold:
+        rate = section.gold_learning_rate or section.learning_rate / 5
+        section = section.model_copy(update={"learning_rate": rate})
     check_splits(recipe)
     if on_gold:
         parent = Stage(recipe, "sft").require("SFT on gold")

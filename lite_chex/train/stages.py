@@ -52,7 +52,7 @@ def evaluate_run(recipe: Recipe, console: Console) -> list[EvalInput]:
     for index, source in enumerate(recipe.data.test):
         examples = load_source(source, recipe)
         systems, out_of_reach = labeller.label(examples, index)
-        notes = [f"Gold: {examples.source}.", *_notes(recipe, systems)]
+        notes = _notes(recipe, systems)
         keep = [i for i, scored in enumerate(examples.scored) if scored]
         findings = recipe.findings
         if len(keep) < len(findings):
@@ -129,16 +129,17 @@ class StageLabeler:
             source = Stage(self.recipe, "reward" if name == "best_of_k" else name).dir
             mark = f"{fingerprint_of(source)} {fingerprint_of(Stage(self.recipe, 'sft').dir)} {reports}"
             kept = folder / f"{name}.csv"
-            seal = folder / f"{name}.fingerprint"
+            seal, unread = folder / f"{name}.fingerprint", folder / "too_long.npy"
             if kept.is_file() and seal.is_file() and seal.read_text(encoding="utf-8") == mark:
-                table = read_labels(kept, self.recipe.findings)
-                systems[name] = table.values
+                systems[name] = read_labels(kept, self.recipe.findings).values
+                too_long |= np.load(unread)
                 continue
             self.console.print(
                 f"labelling {len(examples)} reports of {examples.source} with {TITLES[name]}", highlight=False
             )
             fits, bodies = self._fitting(examples)
-            too_long = ~fits
+            too_long |= ~fits
+            np.save(unread, ~fits)
             values = np.full((len(examples), len(self.recipe.findings)), 3, dtype=np.int8)
             rows = np.flatnonzero(fits).tolist()
             texts = [examples.texts[i] for i in rows]

@@ -37,10 +37,10 @@ def test_plan_prints_every_stage(no_network: None) -> None:
 
 
 def test_plan_says_what_to_change(no_network: None) -> None:
-    found = runner.invoke(app, ["plan", "qwen2.5-7b-12gb", "--card", "8"])
+    found = runner.invoke(app, ["plan", "qwen2.5-7b-12gb", "--card", "9"])
     assert found.exit_code == 0
     assert "too big" in found.output
-    assert "model.max_length=" in found.output
+    assert "set dpo.per_device_train_batch_size=1 and model.max_length=" in found.output
 
 
 def test_plan_refuses_a_card_of_nothing() -> None:

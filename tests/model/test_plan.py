@@ -140,10 +140,17 @@ def test_suggestion_is_the_largest_that_fits(tiny_base: Path, tmp_path: Path) ->
 
 
 def test_checkpointing_and_value_head_need_less(tiny_base: Path, tmp_path: Path) -> None:
-    plain = plan_recipe(make_recipe(tiny_base, tmp_path))
-    lean = plan_recipe(
-        make_recipe(tiny_base, tmp_path, "sft.gradient_checkpointing=true", "ppo.value_model=head")
-    )
+    plain = plan_recipe(make_recipe(tiny_base, tmp_path, "ppo.value_model=adapter"))
+    lean = plan_recipe(make_recipe(tiny_base, tmp_path, "sft.gradient_checkpointing=true", "ppo.value_model=head"))
     assert lean.stage("sft").group("activations") < plain.stage("sft").group("activations")
     assert lean.stage("ppo").group("optimizer") < plain.stage("ppo").group("optimizer")
     assert lean.stage("ppo").group("adapters") < plain.stage("ppo").group("adapters")
+
+
+def test_a_hopeless_card_is_told_so() -> None:
+    recipe = load_recipe("qwen2.5-7b-12gb")
+    warning = plan_recipe(recipe, 4).warning("sft")
+    assert warning is not None
+    assert "take a smaller model" in warning
+    open_graph = load_recipe("qwen2.5-7b-12gb", ["sft.gradient_checkpointing=false"])
+    assert "set sft.gradient_checkpointing=true" in str(plan_recipe(open_graph, 6.5).warning("sft"))

@@ -54,6 +54,7 @@ def test_single_edits_change_one_finding() -> None:
     edits = single_edits(gold, SMALL, 40, np.random.default_rng(0))
     assert ((edits[:, :3] != gold[:3]).sum(axis=1) == 1).all()
     np.testing.assert_array_equal(edits, SMALL.consistent(edits))
+    assert (edits[::2, 1] != N).all()  # every other edit is of the one finding that gold mentions
 
 
 def test_corrections() -> None:
