@@ -248,8 +248,16 @@ def _few_steps(steps: int) -> list[str]:
     return [*few, *never, "preferences.max_pairs_per_report=4", "ppo.total_iterations=3"]
 
 
-_SMALL_RUN = """model.max_length=448 model.dtype=float32 sft.validation_fraction=0.2 preferences.num_samples=1
-ppo.reports_per_iteration=2 ppo.num_samples=2 ppo.total_iterations=2 ppo.num_ppo_epochs=1""".split()
+_SMALL_RUN = [
+    "model.max_length=448",
+    "model.dtype=float32",
+    "sft.validation_fraction=0.2",
+    "preferences.num_samples=1",
+    "ppo.reports_per_iteration=2",
+    "ppo.num_samples=2",
+    "ppo.total_iterations=2",
+    "ppo.num_ppo_epochs=1",
+]
 
 
 def _stages(recipe: Recipe, console: Console, clock: Clock) -> dict[str, Callable[[Measured], None]]:

@@ -255,6 +255,8 @@ def readme(exported: Exported, format: Format) -> str:
     from lite_chex.prompt import instruction
 
     recipe, findings = exported.recipe, exported.recipe.findings
+    base = recipe.model.model_name_or_path
+    base = Path(base).name if Path(base).is_dir() else base  # no path of this machine travels with the model
     free = (
         "The adapter was trained on every answer token: the model may decode freely; constrained, every "
         "answer is readable for certain."
@@ -277,7 +279,7 @@ def readme(exported: Exported, format: Format) -> str:
     return (
         f"# {recipe.name}: {exported.stage.name}, merged\n\nLabels chest X-ray reports: one JSON object, "
         f"{len(findings)} findings, each positive, negative, uncertain or absent. **A research tool, not a medical "
-        f"device**; made by LiteChex {__version__} from {recipe.model.model_name_or_path} and the adapter "
+        f"device**; made by LiteChex {__version__} from {base} and the adapter "
         f"{fingerprint_of(exported.stage)}.\n\n{free}\n\n{served}\n## Files\n\n"
         f"- `{SCHEMA}`: JSON schema of the answer; `{GRAMMAR}`: its grammar, which also keeps No Finding consistent.\n"
         f"- `{CHECKSUMS}`: `sha256sum -c {CHECKSUMS}`. Weights are safetensors; nothing here is a pickle.\n\n"

@@ -103,8 +103,10 @@ class PreferencesSection(Section):
 
 
 class RewardSection(Trained):
-    pooling: Literal["decisions", "last"] = Field(
-        "decisions", description="Score read at every decision and summed, or at the last token"
+    pooling: Literal["candidates", "decisions", "last"] = Field(
+        "candidates",
+        description="Score read at every decision and summed (candidates: plus the chosen candidate's logit), "
+        "or at the last token",
     )
     center_rewards_coefficient: float | None = Field(None, description="As in TRL")
 
@@ -231,7 +233,7 @@ def default_recipe() -> str:
     for name, path in shipped_recipes().items():
         hardware = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("hardware") or {}
         need = hardware.get("min_gpu_gb")
-        if need and memory and best_need < need <= memory * 1.02:
+        if need and memory and best_need < need and need * 0.9 <= memory:  # a "16 GB" card shows 14.7 GiB
             best, best_need = name, need
     return best
 

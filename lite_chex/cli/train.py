@@ -42,6 +42,18 @@ def open_recipe(recipe: str | None, overrides: list[str] | None, output_dir: Pat
     return loaded
 
 
+def _warn_of_memory(recipe: Recipe, stage: str, console: Console) -> None:
+    """Say before a stage starts that it is not planned to fit; a base that cannot be planned is no reason to stop."""
+    from lite_chex.model.plan import plan_recipe
+
+    try:
+        warning = plan_recipe(recipe).warning(stage)
+    except UserError:
+        return  # the stage itself says what is wrong with the model
+    if warning:
+        console.print(f"[yellow]{warning}[/]", highlight=False)
+
+
 def write_failure(error: Exception) -> str | None:
     """Why writing failed (disk full, no permission), or None where the error is another one.
 
@@ -63,11 +75,14 @@ def _run(
     overrides: list[str] | None,
     output_dir: Path | None,
     resume: bool,
+    part: str | None = None,
 ) -> None:
     from rich.console import Console
 
     console = Console()
     loaded = open_recipe(recipe, overrides, output_dir)
+    if part is not None:
+        _warn_of_memory(loaded, part, console)
     try:
         folder = stage(loaded, console, resume)
     except KeyboardInterrupt:
@@ -101,7 +116,7 @@ def train_sft(
 
         return train(loaded, console, resume=resume, on_gold=on_gold)
 
-    _run(stage, recipe, overrides, output_dir, resume)
+    _run(stage, recipe, overrides, output_dir, resume, "sft")
 
 
 @app.command()
@@ -130,7 +145,7 @@ def train_rm(
 
         return train(loaded, console, resume=resume)
 
-    _run(stage, recipe, overrides, output_dir, resume)
+    _run(stage, recipe, overrides, output_dir, resume, "reward")
 
 
 @app.command("train-ppo")
@@ -147,7 +162,7 @@ def train_ppo(
 
         return train(loaded, console, resume=resume)
 
-    _run(stage, recipe, overrides, output_dir, resume)
+    _run(stage, recipe, overrides, output_dir, resume, "ppo")
 
 
 @app.command("train-dpo")
@@ -164,4 +179,4 @@ def train_dpo(
 
         return train(loaded, console, resume=resume)
 
-    _run(stage, recipe, overrides, output_dir, resume)
+    _run(stage, recipe, overrides, output_dir, resume, "dpo")

@@ -182,7 +182,7 @@ def generate(n: int, seed: int, style: Length = "mixed") -> list[SyntheticReport
 
 SAMPLE_FILES: tuple[tuple[str, int, Length, bool], ...] = (
     ("train", 1200, "short", False), ("validation", 200, "short", True), ("preference", 400, "short", True),
-    ("test", 600, "short", True), ("mixed", 150, "mixed", True),
+    ("test", 600, "short", True), ("mixed", 150, "mixed", True), ("preference_more", 800, "short", True),
 )  # fmt: skip
 
 

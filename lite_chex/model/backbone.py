@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,6 +129,9 @@ def load_base(section: ModelSection, *, num_labels: int | None = None, for_train
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
     quiet_libraries()
+    gc.collect()  # a base that an earlier step of the same command has let go
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     name = section.model_name_or_path
     local = _offline_if_local(name)
     tokenizer = load_tokenizer(name, section.trust_remote_code)

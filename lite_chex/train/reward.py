@@ -34,17 +34,33 @@ if TYPE_CHECKING:
     from lite_chex.recipe import Recipe
 
 CHANCE = 0.5
+POOLING = {
+    "decisions": "the score head is read at each decision's first label token, and summed",
+    "candidates": "the score head at each decision's first label token plus the chosen candidate's logit, centred "
+    "over the four and read one token earlier, summed",
+    "last": "the score head is read at the end token",
+}
 
 
-def pooled_scores(hidden: torch.Tensor, batch: packed.PackedBatch, head: Any, pooling: str) -> torch.Tensor:
+def pooled_scores(
+    hidden: torch.Tensor, batch: packed.PackedBatch, head: Any, pooling: str, weight: torch.Tensor
+) -> torch.Tensor:
     """What each decision adds to an answer's score, fp32 ``[N, T]``: the score is the sum over decisions.
 
-    With ``last`` the score is read at the end token and booked on the last decision.
+    ``decisions`` reads the score head at each decision's own token. ``candidates`` adds the reward adapter's
+    logit of the chosen candidate, centred over the four (weight ``[T, 4, hidden]``): the reward then starts
+    from what SFT knows instead of having to find it out at a token that only sees it through attention.
+    ``last`` reads the head at the end token, booked on the last decision.
     """
     import torch
 
-    if pooling == "decisions":
-        return head(packed.at(hidden, batch, batch.decided)).squeeze(-1).float()
+    if pooling != "last":
+        scores = head(packed.at(hidden, batch, batch.decided)).squeeze(-1).float()
+        if pooling == "candidates":
+            logits = packed.decision_logits(hidden, batch, weight)
+            logits = logits - logits.mean(-1, keepdim=True)
+            scores = scores + logits.gather(-1, batch.values.unsqueeze(-1)).squeeze(-1)
+        return scores
     score = head(packed.at(hidden, batch, batch.last)).squeeze(-1).float()
     return torch.cat([torch.zeros_like(batch.values[:, 1:], dtype=score.dtype), score[:, None]], dim=1)
 
@@ -56,6 +72,7 @@ class Held:
     groups: list[AnswerGroup]
     examples: Examples | None
     samples: Samples | None
+    weight: torch.Tensor
 
 
 def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
@@ -94,7 +111,7 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
         """What each decision of each answer adds, ``[N, T]``; their sum is the reward."""
         prompts = prompt.prompt_ids([report for report, _ in groups_])
         batch = packed.pack(prompts, [a for _, a in groups_], template, pad, backbone.device)
-        return pooled_scores(packed.hidden_states(backbone.trunk, batch), batch, head, section.pooling)
+        return pooled_scores(packed.hidden_states(backbone.trunk, batch), batch, head, section.pooling, held.weight)
 
     class Trainer(RewardTrainer):
         def compute_loss(
@@ -163,8 +180,7 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
     _report(console, final, by_gold)
     facts = {
         "trained on": f"{sum(len(g.pairs) for g in train)} pairs of {len(train)} reports",
-        "pooling": f"{section.pooling}: the score head is read "
-        + ("at each decision's first label token and summed" if section.pooling == "decisions" else "at the end token"),
+        "pooling": f"{section.pooling}: {POOLING[section.pooling]}",
         "held-out pair accuracy": f"{final['accuracy']:.3f}",
         "seconds": f"{clock.seconds:.0f}",
     }
@@ -189,17 +205,18 @@ def _load_best(backbone: Any, stage: Stage) -> None:
 
 
 def _held(recipe: Recipe, groups: list[AnswerGroup], sft: Path, console: Console) -> Held:
-    """Sample the SFT policy on the validation gold once, for best-of-K by the reward."""
+    """Sample the SFT policy on the validation gold once, for best-of-K by the reward; the candidates' head rows."""
     gold = [e for e in load_split(recipe, "validation") if not e.presence]
-    if not gold:
-        return Held(groups, None, None)
     backbone = load_base(recipe.model, for_training=False)
     load_adapter(backbone, sft, "default", trainable=False)
     for_inference(backbone)
     setup = Setup(recipe, backbone)
+    weight = setup.decoder.weight  # a classification model has no output head to read it from
+    if not gold:
+        return Held(groups, None, None, weight)
     examples, _ = setup.within_length(merge(gold, "validation"))
     samples = sample_answers(setup, examples.texts, console, "sampling (validation)", recipe.seed + 5000)
-    return Held(groups, examples, samples)
+    return Held(groups, examples, samples, weight)
 
 
 def _row(setup: Setup, group: AnswerGroup) -> dict[str, Any]:

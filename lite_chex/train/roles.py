@@ -96,7 +96,7 @@ class Roles:
 
         with role(self.model, "reward"), torch.no_grad():
             hidden = packed.hidden_states(self.setup.backbone.trunk, batch)
-            found = pooled_scores(hidden, batch, lambda h: h @ self.score.T, self.pooling)
+            found = pooled_scores(hidden, batch, lambda h: h @ self.score.T, self.pooling, self.setup.decoder.weight)
             per_decision = (found - self.centre) / self.scale
             earned = per_decision.cumsum(-1) - per_decision
         return per_decision.sum(-1), earned, packed.at(hidden, batch, batch.predict)

@@ -11,6 +11,7 @@ from lite_chex.errors import UserError
 from lite_chex.findings import SKIP
 from lite_chex.model.adapters import copy_into_default, new_adapter
 from lite_chex.model.backbone import check_base, load_base
+from lite_chex.model.unsloth_backend import choose_backend, load_with_unsloth
 from lite_chex.train import losses
 from lite_chex.train.examples import Examples, check_splits, load_split, merge
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
@@ -53,8 +54,13 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
     from lite_chex.train.trainer import Selection, run_trainer, training_arguments
 
     seed_everything(recipe.seed)
-    backbone = load_base(recipe.model)
-    new_adapter(backbone, recipe.model)
+    backend, why = choose_backend(recipe.model.backend)
+    console.print(f"backend: {backend} ({why})", highlight=False)
+    if backend == "unsloth":
+        backbone = load_with_unsloth(recipe.model, gradient_checkpointing=section.gradient_checkpointing)
+    else:
+        backbone = load_base(recipe.model)
+        new_adapter(backbone, recipe.model)
     if on_gold:
         copy_into_default(backbone.model, parent)
     setup = Setup(recipe, backbone)

@@ -181,7 +181,7 @@ class StageLabeler:
                 prompts, [a for _, a in groups], setup.template, backbone.tokenizer.pad_token_id, backbone.device
             )
             hidden = packed.hidden_states(backbone.trunk, batch)
-            return pooled_scores(hidden, batch, lambda h: h @ head.T, self.recipe.reward.pooling)
+            return pooled_scores(hidden, batch, lambda h: h @ head.T, self.recipe.reward.pooling, setup.decoder.weight)
 
         with role(backbone.model, "reward"), torch.inference_mode():
             picked = pick_best(texts, answers, scores, self.recipe.reward.per_device_train_batch_size)

@@ -109,7 +109,13 @@ def test_ppos_reward_equals_autopefts_on_a_batch(trained: Recipe) -> None:
     score, _, _ = roles.rewards(batch)
     trunk = other.base_model.model.model
     with torch.no_grad():
-        theirs = pooled_scores(packed.hidden_states(trunk, batch), batch, other.base_model.model.score, "decisions")
+        theirs = pooled_scores(
+            packed.hidden_states(trunk, batch),
+            batch,
+            other.base_model.model.score,
+            trained.reward.pooling,
+            roles.setup.decoder.weight,
+        )
     wanted = ((theirs - roles.centre) / roles.scale).sum(-1)
     torch.testing.assert_close(score, wanted, atol=1e-4, rtol=1e-4)
     assert read_score(folder).shape == (1, 64)
