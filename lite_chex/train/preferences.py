@@ -115,8 +115,9 @@ def _group(part: Examples, row: int, samples: Samples, recipe: Recipe, rng: np.r
         group.add(answer)
     right = corrected(samples.greedy[row], samples.logits[row], gold, part.presence)
     right = findings.consistent(right)
-    if section.include_gold:
-        group.add(right)
+    said = len(group.answers)  # by the policy itself
+    gold_index = group.add(right) if section.include_gold else -1
+    said = max(said, gold_index + 1)
     for edit in single_edits(right, findings, section.num_edits, rng):
         group.add(edit)
     costs = error_score(
@@ -127,7 +128,14 @@ def _group(part: Examples, row: int, samples: Samples, recipe: Recipe, rng: np.r
         wrong_certainty=section.wrong_certainty,
         presence=part.presence,
     )
-    pairs = [(i, j) for i in range(len(costs)) for j in range(len(costs)) if costs[i] < costs[j]]
+    # An edit is only ever worse than gold: preferred to an answer with more errors, its one wrong cell, where
+    # the policy was right, would be taught as better.
+    pairs = [
+        (i, j)
+        for i in range(said)
+        for j in range(len(costs))
+        if costs[i] < costs[j] and (j < said or i == gold_index)
+    ]
     if len(pairs) > section.max_pairs_per_report:
         kept = sorted(rng.permutation(len(pairs))[: section.max_pairs_per_report].tolist())
         pairs = [pairs[k] for k in kept]
