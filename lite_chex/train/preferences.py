@@ -131,10 +131,7 @@ def _group(part: Examples, row: int, samples: Samples, recipe: Recipe, rng: np.r
     # An edit is only ever worse than gold: preferred to an answer with more errors, its one wrong cell, where
     # the policy was right, would be taught as better.
     pairs = [
-        (i, j)
-        for i in range(said)
-        for j in range(len(costs))
-        if costs[i] < costs[j] and (j < said or i == gold_index)
+        (i, j) for i in range(said) for j in range(len(costs)) if costs[i] < costs[j] and (j < said or i == gold_index)
     ]
     if len(pairs) > section.max_pairs_per_report:
         kept = sorted(rng.permutation(len(pairs))[: section.max_pairs_per_report].tolist())
