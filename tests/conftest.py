@@ -106,6 +106,7 @@ def make_recipe(base: Path, output_dir: Path, *changes: str) -> Recipe:
         "reward.eval_steps=2",
         "reward.save_steps=2",
         "ppo.total_iterations=4",
+        "ppo.value_model=adapter",
         "ppo.reports_per_iteration=4",
         "ppo.num_samples=2",
         "ppo.num_ppo_epochs=2",

@@ -30,8 +30,14 @@ from lite_chex.findings import CHEXPERT14, PAPER13, FindingSet
 from lite_chex.labelers.llm import merged
 from lite_chex.model.adapters import load_adapter, new_adapter, save_adapter
 from lite_chex.model.backbone import load_base
-from lite_chex.recipe import Recipe
+from lite_chex.recipe import Recipe, shipped
 from tests.conftest import make_recipe
+
+
+@pytest.fixture(scope="module")
+def tiny_base() -> Path:
+    """The shipped tiny base: in one with large random weights, bf16 rounding alone flips many decisions."""
+    return shipped("data_samples") / "tiny_base"
 
 
 def make_stage(recipe: Recipe, seed: int = 1) -> Path:
@@ -43,7 +49,7 @@ def make_stage(recipe: Recipe, seed: int = 1) -> Path:
     torch.manual_seed(seed)
     for name, parameter in backbone.model.named_parameters():
         if "lora_B" in name:
-            parameter.data.normal_(0, 0.3)
+            parameter.data.normal_(0, 0.05)
     save_adapter(backbone.model, folder)
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     return folder
@@ -101,11 +107,11 @@ def test_check_agrees_constrained_and_counts_unreadable_free_answers(
     recipe = make_recipe(tiny_base, tmp_path)
     found = check_export(Exported(exported_folder, stage, recipe, False), recipe, limit=10)
     assert found.n == 10
-    assert found.readable == 0  # random weights write no JSON
+    assert found.readable == 0  # a random adapter writes no JSON
     assert not found.identical
-    # bf16 against fp32: only near-ties may fall the other way, and a random model has many.
-    assert found.worst_margin < 0.5
-    assert found.constrained_cells <= 13
+    # bf16 against fp32: only near-ties may fall the other way.
+    assert found.worst_margin < 0.2
+    assert found.constrained_cells <= 5
 
 
 def test_check_notices_another_model(stage: Path, exported_folder: Path, tiny_base: Path, tmp_path: Path) -> None:
