@@ -14,6 +14,7 @@ from lite_chex.model.backbone import check_base, load_base
 from lite_chex.model.unsloth_backend import choose_backend, load_with_unsloth
 from lite_chex.train import losses
 from lite_chex.train.examples import Examples, check_splits, load_split, merge
+from lite_chex.train.preferences import PAIRS_FILE
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
 from lite_chex.train.setup import Setup, Validation
 
@@ -135,6 +136,9 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         "seconds": f"{clock.seconds:.0f}",
     }
     write_card(stage, f"{recipe.name}: SFT", facts)
+    later = [n for n in (PAIRS_FILE, "reward", "ppo", "dpo") if (recipe.run_dir / n).exists()]
+    if later and not on_gold:
+        console.print(f"[yellow]{', '.join(later)} of this run came from an earlier SFT: make them again[/]")
     stage.finish({"best_step": result.best.step, metric: result.best.value, "stopped": result.stopped})
     return stage.dir
 
@@ -161,7 +165,7 @@ def _rows(setup: Setup, examples: Examples) -> list[dict[str, Any]]:
     and on cells whose label is not known."""
     section, template = setup.recipe.sft, setup.template
     forced = 1.0 if section.loss == "answer" else 0.0
-    # The rules fill the cells that gold leaves open, so that the answer is whole; those cells are not learnt.
+    # Cells that gold leaves open stand as absent, so that the answer is whole; those decisions are not learnt.
     rows = []
     for prompt, labels in zip(setup.prompt.prompt_ids(examples.texts), examples.labels, strict=True):
         known = labels != SKIP
