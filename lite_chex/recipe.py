@@ -83,6 +83,9 @@ class SFTSection(Trained):
         "answer", description="Every answer token (eq. 1; exportable), or the decision tokens alone (learns faster)"
     )
     decision_weight: float = Field(4.0, gt=0, description="Weight of a decision token against another answer token")
+    balance: float = Field(
+        0.0, ge=0, le=1, description="Draw reports by (count of their rarest label) ** -balance; 0: each once an epoch"
+    )
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="Of the training reports, for early stopping")
     early_stopping_patience: int = Field(4, ge=1, description="Validations without a better macro F1")
     gold_learning_rate: float | None = Field(

@@ -13,6 +13,7 @@ from lite_chex.model.adapters import copy_into_default, new_adapter
 from lite_chex.model.backbone import check_base, load_base
 from lite_chex.model.unsloth_backend import choose_backend, load_with_unsloth
 from lite_chex.train import losses
+from lite_chex.train.batches import LengthGrouped, balanced_rows
 from lite_chex.train.examples import Examples, check_splits, load_split, merge
 from lite_chex.train.preferences import PAIRS_FILE
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
@@ -75,8 +76,14 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
     )
     stage.begin(resume)
 
+    rows = _rows(setup, train.subset(balanced_rows(train.labels, section.balance, recipe.seed)))
+
     class Trainer(SFTTrainer):
         """TRL's SFTTrainer with eq. 1 over the answer tokens only: no logits for the prompt."""
+
+        def _get_train_sampler(self, *_: Any) -> LengthGrouped:
+            batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+            return LengthGrouped([len(r["input_ids"]) for r in rows], batch, recipe.seed)
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -101,7 +108,7 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
     trainer = Trainer(
         model=backbone.model,
         args=arguments,
-        train_dataset=Dataset.from_list(_rows(setup, train)),
+        train_dataset=Dataset.from_list(rows),
         data_collator=_Collator(backbone.tokenizer.pad_token_id),
         processing_class=backbone.tokenizer,
     )

@@ -1,0 +1,46 @@
+"""Balanced epochs and batches of like length."""
+
+import numpy as np
+
+from lite_chex.train.batches import LengthGrouped, balanced_rows
+
+
+def test_balance_draws_rare_labels_more_often() -> None:
+    # 90 rows say negative (1), 9 uncertain (2), 1 positive (0); one finding.
+    labels = np.array([[1]] * 90 + [[2]] * 9 + [[0]], dtype=np.int8)
+    assert balanced_rows(labels, 0, 1) == list(range(100))
+    rows = labels[balanced_rows(labels, 1.0, 1), 0]
+    assert len(rows) == 100
+    # Weights 1/90, 1/9, 1: a third of the epoch each.
+    assert all(abs((rows == c).sum() - 33.3) <= 4 for c in (0, 1, 2))
+    half = labels[balanced_rows(labels, 0.5, 1), 0]
+    # 90 ** .5 : 9 ** .5 : 1 ** .5 = 9.49 : 3 : 1 of 13.49
+    assert abs((half == 1).sum() - 70.3) <= 4
+    assert abs((half == 0).sum() - 7.4) <= 1
+
+
+def test_rows_that_mention_nothing_or_are_unknown_count_as_the_most_frequent_cell() -> None:
+    labels = np.array([[3, -1]] * 50 + [[0, 3]] * 2 + [[1, 3]] * 48, dtype=np.int8)
+    rows = balanced_rows(labels, 1.0, 1)
+    drawn = np.bincount(rows, minlength=100)
+    assert drawn[50:52].min() > 10 * drawn[:50].mean()
+
+
+def test_each_row_once_an_epoch_in_batches_of_like_length_and_from_seed_and_epoch_alone() -> None:
+    lengths = np.random.default_rng(0).integers(50, 300, 203).tolist()
+    sampler = LengthGrouped(lengths, 8, seed=3)
+    first = list(sampler)
+    assert sorted(first) == list(range(203))
+    assert list(sampler) == first
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert second != first
+    again = LengthGrouped(lengths, 8, seed=3)
+    again.set_epoch(1)
+    assert list(again) == second
+
+    def padded(order: list[int]) -> int:
+        return sum(max(lengths[j] for j in order[i : i + 8]) * 8 for i in range(0, 200, 8))
+
+    assert padded(first) < 1.06 * sum(lengths)
+    assert padded(list(range(203))) > 1.3 * sum(lengths)
