@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from machine import machine
+from random_model import MODELS, build_model
 from rich.console import Console
 from rich.table import Table
 
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from lite_chex.recipe import Recipe
 
 GIB = 2**30
-MODELS = {"mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3", "qwen2.5-7b": "Qwen/Qwen2.5-7B-Instruct"}
-SMALL = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
-SMALL |= {"num_key_value_heads": 2, "vocab_size": 2304}
 SPLITS = {"train": 48, "validation": 8, "preference": 16, "test": 32}
 SMALL_SPLITS = {"train": 12, "validation": 3, "preference": 8, "test": 4}
 
@@ -53,73 +51,6 @@ class Measured:
     tokens_per_second: float | None = None
     reports_per_second: float | None = None
     failed: str = ""
-
-
-def build_model(folder: Path, name: str, small: bool) -> None:
-    """Write a random NF4 checkpoint of that architecture, one layer at a time, with a tokenizer that fits it."""
-    import bitsandbytes as bnb
-    import torch
-    from safetensors.torch import save_file
-    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
-
-    from lite_chex.model.memory import KNOWN_MODELS
-
-    folder.mkdir(parents=True, exist_ok=True)
-    options = {**KNOWN_MODELS[MODELS[name]], **(SMALL if small else {})}
-    config = AutoConfig.for_model(options.pop("model_type"), **options)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    head = model.get_output_embeddings()
-    torch.manual_seed(0)
-    shards: dict[str, dict[str, torch.Tensor]] = {}
-    for key, parameter in model.named_parameters():
-        shard = ".".join(key.split(".")[:3]) if ".layers." in key else "rest"
-        tensors = shards.setdefault(shard, {})
-        module = model.get_submodule(key.rpartition(".")[0])
-        if parameter.dim() == 1:
-            tensors[key] = (torch.zeros if key.endswith("bias") else torch.ones)(parameter.shape, dtype=dtype)
-            continue
-        weight = torch.randn(parameter.shape, device=device, dtype=torch.float32).mul_(0.02).to(dtype)
-        if not isinstance(module, torch.nn.Linear) or module is head:
-            tensors[key] = weight.cpu()
-            continue
-        packed, state = bnb.functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
-        tensors[key] = packed.cpu()
-        tensors |= {f"{key}.{k}": v.cpu() for k, v in state.as_dict(packed=True).items()}
-    index: dict[str, str] = {}
-    for shard, tensors in shards.items():
-        file = f"{shard}.safetensors"
-        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / file, metadata={"format": "pt"})
-        index |= dict.fromkeys(tensors, file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
-    quantisation = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=["lm_head", "score"],
-    )  # fmt: skip
-    config.quantization_config = quantisation.to_dict()
-    config.architectures, config.dtype = [type(model).__name__], dtype
-    _write_tokenizer(folder, config)
-
-
-def _write_tokenizer(folder: Path, config: Any) -> None:
-    """The demo's tokenizer without its one-token spans, so that an answer has as many tokens as a real model's."""
-    import shutil
-
-    from lite_chex.model.backbone import load_tokenizer
-    from lite_chex.recipe import shipped
-
-    source = shipped("data_samples") / "tiny_base"
-    for file in ("chat_template.jinja", "tokenizer_config.json"):
-        shutil.copy(source / file, folder / file)
-    whole = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
-    whole["added_tokens"] = [t for t in whole["added_tokens"] if '"' not in t["content"]]
-    (folder / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")
-    tokenizer = load_tokenizer(str(folder))
-    for role in ("bos", "eos", "pad"):
-        setattr(config, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id"))
-    config.save_pretrained(folder)
 
 
 def write_data(folder: Path, recipe: Recipe, splits: dict[str, int]) -> list[str]:
@@ -396,15 +327,15 @@ def main() -> None:
         parser.error("a 7B shape needs a CUDA card; --small runs the same code on a CPU")
     with tempfile.TemporaryDirectory() as temporary:
         rows = run_all(args.models, args.cards, args.steps, args.small, args.work_dir or Path(temporary))
-    where = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"a CPU ({platform.machine()}), small shape"
+    found = machine("torch", "transformers", "bitsandbytes", "peft", "trl")
+    where = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"a CPU ({found['cpu']}), small shape"
     console = Console()
     console.print(table_of(rows, where, torch.cuda.is_available()))
     for row in rows:
         if row.failed:
             console.print(f"{row.model} on {row.card_gb:g} GB, {row.stage}: {row.failed}", highlight=False)
     if args.json:
-        versions = {p: __import__(p).__version__ for p in ("torch", "transformers", "bitsandbytes", "peft", "trl")}
-        report = {"where": where, "small": args.small, "versions": versions, "rows": [asdict(r) for r in rows]}
+        report = {"where": where, "small": args.small, "machine": found, "rows": [asdict(r) for r in rows]}
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

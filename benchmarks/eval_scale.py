@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import time
 from pathlib import Path
 
 import numpy as np
+from machine import machine
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import f1_score
@@ -27,7 +26,6 @@ from lite_chex.evaluate import evaluate
 from lite_chex.findings import PAPER13, LabelArray
 
 RARITY = (0.12, 0.12, 0.03, 0.73)
-CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "neon", "asimd")
 
 
 def random_systems(n: int, systems: int, seed: int) -> tuple[LabelArray, dict[str, LabelArray]]:
@@ -65,26 +63,6 @@ def time_loop(gold: LabelArray, systems: dict[str, LabelArray], resamples: int, 
         for pred in systems.values():
             loop_macro_f1(gold[rows], pred[rows])
     return (time.perf_counter() - started) / resamples
-
-
-def machine() -> dict[str, object]:
-    """What the figures were measured on."""
-    model, flags = platform.processor() or platform.machine(), []
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
-        fields = {key.strip(): value.strip() for key, value in lines.items()}
-        model = fields.get("model name", model)
-        have = fields.get("flags", fields.get("Features", "")).split()
-        flags = [flag for flag in CPU_FLAGS if flag in have]
-    return {
-        "cpu": model,
-        "flags": flags,
-        "cores": os.cpu_count(),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def main() -> None:
@@ -135,7 +113,7 @@ def main() -> None:
         "ratio": loop / median,
         "memory_mb_before": before,
         "memory_mb_peak": peak,
-        "machine": machine(),
+        "machine": machine("numpy", "scikit-learn"),
     }
     console.print(f"Memory: {before:.0f} MB before, {peak:.0f} MB at most.", highlight=False)
     console.print(f"Machine: {json.dumps(figures['machine'])}", highlight=False, soft_wrap=True)
