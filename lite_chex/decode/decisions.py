@@ -76,3 +76,12 @@ def log_probs(
 def chosen_log_probs(log_p: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """``[N, T, 4], [N, T] -> [N, T]``."""
     return log_p.gather(-1, values.unsqueeze(-1)).squeeze(-1)
+
+
+def margins(logits: torch.Tensor, values: torch.Tensor, findings: FindingSet) -> torch.Tensor:
+    """How far the best allowed candidate lies before the second best: ``[N, T, 4], [N, T] -> [N, T]`` in logits,
+    infinite where the decision was forced."""
+    import torch
+
+    best = allowed_scores(logits, findings).topk(2, dim=-1).values
+    return (best[..., 0] - best[..., 1]).masked_fill(~free_decisions(values, findings), torch.inf)

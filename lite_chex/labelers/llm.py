@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lite_chex.decode.temperature import log_probabilities, tempered
 from lite_chex.errors import UserError
-from lite_chex.findings import FindingSet
+from lite_chex.findings import FindingSet, LabelArray
 from lite_chex.labelers.base import TOO_LONG, LabelBatch
 
 if TYPE_CHECKING:
-    from lite_chex.decode.decoder import DecisionDecoder
+    from lite_chex.decode.decoder import DecisionDecoder, Decoded
+    from lite_chex.decode.temperature import Calibration
     from lite_chex.labelers.rules import RuleLabeler
     from lite_chex.prompt import PromptEncoder
 
@@ -47,7 +49,9 @@ def fingerprint_of(folder: Path) -> str:
 class LLMLabeler:
     """Labels with the decision decoder; drafts come from the rule labeler.
 
-    A report whose prompt does not fit the model's context is an error row: never cut silently.
+    A report whose prompt does not fit the model's context is an error row: never cut silently. batch: what goes
+    through the model at a time, in a line. calibration: temperatures for the probabilities, or None; stale: there
+    are some, but of another adapter.
     """
 
     name: str
@@ -60,6 +64,9 @@ class LLMLabeler:
     beams: int
     model_id: str
     stage: Path
+    batch: str
+    calibration: Calibration | None = None
+    stale: bool = False
 
     @classmethod
     def load(
@@ -78,7 +85,9 @@ class LLMLabeler:
         Raises:
             UserError: if the folder is no adapter, its base cannot be loaded, or the findings differ.
         """
+        from lite_chex.decode.budget import fit_batch
         from lite_chex.decode.decoder import DecisionDecoder
+        from lite_chex.decode.temperature import Calibration
         from lite_chex.decode.template import build_template
         from lite_chex.labelers.rules import RuleLabeler
         from lite_chex.model.adapters import load_adapter
@@ -103,7 +112,11 @@ class LLMLabeler:
         backbone.model.eval()
         prompt = PromptEncoder(backbone.tokenizer, recipe.findings)
         decoder = DecisionDecoder(backbone, build_template(prompt), prompt.prefix_ids)
-        rules = RuleLabeler(recipe.findings, recipe.data.custom_findings) if draft == "rules" else None
+        rules = RuleLabeler(recipe.findings) if draft == "rules" else None
+        batch_size = batch_size or recipe.label.batch_size
+        batch = f"batch: {batch_size} reports a pass, as asked" if batch_size else fit_batch(decoder, recipe.model)
+        model_id, calibration = fingerprint_of(stage), Calibration.load(stage)
+        stale = calibration is not None and calibration.fingerprint != model_id
         return cls(
             f"llm ({stage.name})",
             recipe.findings,
@@ -111,14 +124,32 @@ class LLMLabeler:
             prompt,
             rules,
             recipe.model.max_length,
-            batch_size or recipe.label.batch_size,
+            batch_size,
             beams,
-            fingerprint_of(stage),
+            model_id,
             stage,
+            batch,
+            None if stale else calibration,
+            stale,
         )
 
     def fingerprint(self) -> str:
-        return json.dumps({"model": self.model_id, "beams": self.beams, "findings": self.findings.name})
+        parts = {"model": self.model_id, "beams": self.beams, "findings": self.findings.name}
+        if self.calibration:
+            parts["temperatures"] = list(self.calibration.temperatures)
+        return json.dumps(parts)
+
+    def announce(self, probabilities: bool) -> list[str]:
+        """What a user should know before labelling starts."""
+        if not probabilities:
+            return [self.batch]
+        if self.stale:
+            honest = "warning: not calibrated, calibration.json is of another adapter; run litechex calibrate again"
+        elif self.calibration:
+            honest = f"{self.calibration.describe()}; labels are as without"
+        else:
+            honest = "not calibrated; litechex calibrate RECIPE does it"
+        return [self.batch, f"probabilities: {honest}"]
 
     def label(self, reports: Sequence[str]) -> LabelBatch:
         bodies = self.prompt.body_ids(reports)
@@ -132,15 +163,20 @@ class LLMLabeler:
         if fine:
             drafts = self.rules.label([reports[i] for i in fine]).values if self.rules else None
             chosen = [bodies[i] for i in fine]
-            if self.beams > 1:
-                from lite_chex.decode.beam import beam_search
-
-                decoded = beam_search(self.decoder, chosen, self.beams)
-            else:
-                decoded = self.decoder.decode(chosen, drafts, batch_size=self.batch_size)
+            decoded = self._decode(chosen, drafts)
             values[fine] = decoded.values
-            probabilities[fine] = probabilities_of(decoded.logits, decoded.values, self.findings)
+            probabilities[fine] = probabilities_of(decoded.logits, decoded.values, self.findings, self.calibration)
         return LabelBatch(values, probabilities, tuple(errors))
+
+    def _decode(self, bodies: Sequence[Sequence[int]], drafts: LabelArray | None) -> Decoded:
+        from lite_chex.decode.beam import beam_search
+        from lite_chex.decode.budget import within_memory
+
+        if self.beams > 1:
+            return within_memory(self.decoder, lambda: beam_search(self.decoder, bodies, self.beams))
+        if self.batch_size:
+            return self.decoder.decode(bodies, drafts, batch_size=self.batch_size)
+        return within_memory(self.decoder, lambda: self.decoder.decode(bodies, drafts))
 
 
 def merged(model: Any) -> Any:
@@ -170,11 +206,9 @@ def merged(model: Any) -> Any:
     return base
 
 
-def probabilities_of(logits: np.ndarray, values: np.ndarray, findings: FindingSet) -> np.ndarray:
+def probabilities_of(
+    logits: np.ndarray, values: np.ndarray, findings: FindingSet, calibration: Calibration | None = None
+) -> np.ndarray:
     """``[n, F, 4]`` probabilities over the allowed candidates; a forced decision is certain."""
-    import torch
-
-    from lite_chex.decode import decisions
-
-    log_p, _ = decisions.log_probs(torch.from_numpy(logits), torch.from_numpy(values).long(), findings)
-    return log_p.exp().numpy()
+    log_p = log_probabilities(logits, values, findings)
+    return np.exp(tempered(log_p, calibration.temperatures) if calibration else log_p)

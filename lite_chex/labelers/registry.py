@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -13,8 +13,9 @@ from lite_chex.findings import CHEXPERT14, PAPER13, FindingSet
 from lite_chex.labelers.base import Labeler
 
 LABELERS: tuple[str, ...] = ("rules", "llm", "chexbert", "student", "openai")
-CHUNK_SIZES: dict[str, int] = {"rules": 256, "chexbert": 256, "student": 256, "llm": 64, "openai": 128}
-"""Reports that the runner hands over at a time: smaller where a report takes long, so that little is redone."""
+CHUNK_SIZES: dict[str, int] = {"rules": 256, "chexbert": 256, "student": 256, "llm": 256, "openai": 128}
+"""Reports that the runner hands over at a time: smaller where a report takes long, so that little is redone; for the
+llm enough of them that full batches of like length can be made (measured: 64 gave 10 reports a pass, 256 gave 22)."""
 
 WITHOUT_PROBABILITIES: tuple[str, ...] = ("rules", "openai")
 
@@ -24,6 +25,13 @@ class Estimates(Protocol):
     """A labeler that costs money or hours elsewhere and can say beforehand how much."""
 
     def estimate(self, reports: Iterable[Report]) -> object: ...
+
+
+@runtime_checkable
+class Announces(Protocol):
+    """A labeler that made choices which a user should see before it starts."""
+
+    def announce(self, probabilities: bool) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Validation:
 
     def decode(self) -> Decoded:
         self.setup.decoder.refresh()
-        decoded = self.setup.decoder.decode(self._bodies, self._draft)
+        decoded = self.setup.decoder.decode(self._bodies, self._draft, settle=False)
         self._draft = decoded.values
         return decoded
 

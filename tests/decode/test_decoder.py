@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from lite_chex.data.readers import iter_reports
 from lite_chex.decode import decisions, packed
 from lite_chex.decode.beam import beam_search
-from lite_chex.decode.decoder import DecisionDecoder
+from lite_chex.decode.decoder import DecisionDecoder, _Count
 from lite_chex.decode.template import build_template
 from lite_chex.findings import PAPER13, Certainty, FindingSet
+from lite_chex.labelers.registry import CHUNK_SIZES
 from lite_chex.model.backbone import load_base
 from lite_chex.prompt import PromptEncoder
+from lite_chex.recipe import shipped
 from lite_chex.train.setup import gumbel
 from tests.conftest import model_section, random_labels
 
@@ -24,8 +27,8 @@ WORDS += ["opacity", "possible", "edema"]
 
 
 class World:
-    def __init__(self, base: Path, findings: FindingSet = PAPER13) -> None:
-        self.backbone = load_base(model_section(base))
+    def __init__(self, base: Path, findings: FindingSet = PAPER13, dtype: str = "float32") -> None:
+        self.backbone = load_base(model_section(base, dtype=dtype))
         self.prompt = PromptEncoder(self.backbone.tokenizer, findings)
         self.template = build_template(self.prompt)
         self.decoder = DecisionDecoder(self.backbone, self.template, self.prompt.prefix_ids)
@@ -58,6 +61,59 @@ def test_batch_size_does_not_change_the_baseline(world: World) -> None:
     bodies = world.prompt.body_ids(world.texts(12, 2))
     one, many = world.decoder.stepwise(bodies), world.decoder.stepwise(bodies, batch_size=12)
     np.testing.assert_array_equal(one.values, many.values)
+
+
+def test_lossless_in_bf16(tiny_base: Path) -> None:
+    """The baseline at batch size 1 is what is promised; near ties are where rounding could break it."""
+    world = World(tiny_base, dtype="bfloat16")
+    decoder, bodies = world.decoder, world.prompt.body_ids(world.texts(60, 11))
+    exact = decoder.stepwise(bodies)
+    drafts = random_labels(np.random.default_rng(12), 60)
+    np.testing.assert_array_equal(decoder.decode(bodies, drafts).values, exact.values)
+    # As on a machine whose kernels round one pass and many differently.
+    decoder.tie_tolerance = 0.5
+    for draft in (None, drafts):
+        found = decoder.decode(bodies, draft)
+        np.testing.assert_array_equal(found.values, exact.values)
+        assert 0 < found.ties < 60
+    assert decoder.decode(bodies, noise=gumbel((60, 13, 4), 13)).ties == 0
+
+
+def test_near_ties_are_left_to_the_baseline(world: World) -> None:
+    """Logits of a sloppier machine: whatever rounding flips is put right, at the price of the near ties alone."""
+    decoder, bodies = world.decoder, world.prompt.body_ids(world.texts(40, 14))
+    exact = decoder.stepwise(bodies)
+    close = decisions.margins(torch.from_numpy(exact.logits), torch.from_numpy(exact.values).long(), PAPER13).numpy()
+    wrong, run = exact.values.copy(), _Count()
+    logits = exact.logits.copy()
+    order = np.argsort(close.min(axis=1))[:5]
+    for i in order:
+        t = int(close[i].argmin())
+        first, second = np.argsort(-np.where(PAPER13.allowed[t], logits[i, t], -np.inf))[:2]
+        logits[i, t, [first, second]] = logits[i, t, [second, first]]
+        wrong[i, t] = second
+    wrong = PAPER13.consistent(wrong)
+    decoder.tie_tolerance = float(np.sort(close.min(axis=1))[4]) * 1.0001
+    try:
+        with torch.inference_mode():
+            assert decoder._settle(bodies, wrong, logits, run) == 5
+    finally:
+        decoder.tie_tolerance = 0.0
+    np.testing.assert_array_equal(wrong, exact.values)
+    assert run.rows <= 5 * 13
+
+
+def test_padding_stays_below_five_percent(world: World) -> None:
+    """With what is shipped: the runner's chunks, the decoder's budget, the sample reports."""
+    texts = [r.text for r in iter_reports(shipped("data_samples") / "reports_test.csv") if r.text.strip()]
+    size = CHUNK_SIZES["llm"]
+    for start in range(0, 512, size):
+        bodies = world.prompt.body_ids(texts[start : start + size])
+        found = world.decoder.decode(bodies)
+        assert found.padding < 0.05
+        rows = len(bodies) / len(list(world.decoder.batches([len(b) for b in bodies])))
+        assert rows > 10  # not by labelling one at a time
+    assert world.decoder.decode(world.prompt.body_ids(texts[:size]), batch_size=64).padding > 0.05
 
 
 def test_no_finding_never_contradicts(world: World) -> None:

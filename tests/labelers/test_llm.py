@@ -7,13 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from lite_chex.cli import app
+from lite_chex.decode.temperature import FILE, Calibration
 from lite_chex.errors import UserError
 from lite_chex.findings import CHEXPERT14
 from lite_chex.labelers.base import TOO_LONG
 from lite_chex.labelers.llm import LLMLabeler, find_stage
 from lite_chex.recipe import Recipe
+from lite_chex.train.calibrate import calibrate_run
 from lite_chex.train.sft import train_sft
+from lite_chex.train.stages import evaluate_run
 from tests.conftest import make_recipe
 
 TEXTS = ["No pleural effusion.", "Heart size is normal. Possible edema.", "Left rib fracture."]
@@ -66,3 +71,52 @@ def test_other_findings_are_refused(run: Recipe) -> None:
 
 def test_fingerprint_changes_with_beams(run: Recipe) -> None:
     assert LLMLabeler.load(run.run_dir).fingerprint() != LLMLabeler.load(run.run_dir, beams=2).fingerprint()
+
+
+def test_batch_size_is_chosen_and_announced(run: Recipe) -> None:
+    chosen, asked = LLMLabeler.load(run.run_dir), LLMLabeler.load(run.run_dir, batch_size=2)
+    assert chosen.announce(False) == [f"batch: up to 4,096 tokens a pass ({chosen.batch.partition('(')[2]}"]
+    assert asked.announce(False) == ["batch: 2 reports a pass, as asked"]
+    assert "not calibrated" in asked.announce(True)[1]
+
+
+def test_calibration_changes_probabilities_and_no_label(run: Recipe) -> None:
+    before = LLMLabeler.load(run.run_dir)
+    done = CliRunner().invoke(app, ["calibrate", str(run.run_dir / "recipe.yaml")])
+    assert done.exit_code == 0, done.output
+    assert "T unc" in done.output
+    after, made = LLMLabeler.load(run.run_dir), Calibration.load(run.run_dir / "sft")
+    assert made is not None
+    assert made.nll_after < made.nll_before  # three steps of training leave much to mend
+    plain, calibrated = before.label(TEXTS), after.label(TEXTS)
+    np.testing.assert_array_equal(plain.values, calibrated.values)
+    assert plain.probabilities is not None
+    assert calibrated.probabilities is not None
+    assert np.abs(plain.probabilities - calibrated.probabilities).max() > 0.01
+    np.testing.assert_allclose(calibrated.probabilities.sum(-1), 1, atol=1e-5)
+    assert made.source in after.announce(True)[1]
+    assert before.fingerprint() != after.fingerprint()
+
+    # The stages' tables use it too.
+    run.eval.stages = ["rules", "sft"]
+    bundle = evaluate_run(run, Console(quiet=True))[0]
+    assert list(bundle.probabilities) == ["SFT"]
+    assert bundle.probabilities["SFT"].shape == (*bundle.gold.shape, 4)
+    assert any("calibrated on" in note for note in bundle.notes)
+
+    path = run.run_dir / "sft" / FILE
+    path.write_text(path.read_text(encoding="utf-8").replace(made.fingerprint, "0" * 16), encoding="utf-8")
+    stale = LLMLabeler.load(run.run_dir)
+    assert "of another adapter" in stale.announce(True)[1]
+    np.testing.assert_array_equal(stale.label(TEXTS).probabilities, plain.probabilities)
+    assert any("of another adapter" in note for note in evaluate_run(run, Console(quiet=True))[0].notes)
+    path.unlink()
+
+
+def test_presence_codes_cannot_calibrate(run: Recipe) -> None:
+    other = run.model_copy(deep=True)
+    other.data.validation[0].presence = True
+    with pytest.raises(UserError, match="presence codes never say negative"):
+        calibrate_run(other, Console(quiet=True))
+    with pytest.raises(UserError, match="does not label"):
+        calibrate_run(run, Console(quiet=True), "reward")
