@@ -19,7 +19,7 @@ from lite_chex.data.files import atomic_path
 from lite_chex.data.labels import write_labels
 from lite_chex.data.records import LabelTable
 from lite_chex.errors import UserError
-from lite_chex.findings import CERTAINTY_WORDS, FindingSet, LabelArray, finding_set
+from lite_chex.findings import CERTAINTY_WORDS, FindingSet, LabelArray
 from lite_chex.findings import SKIP as NOT_SCORED
 from lite_chex.prompt import user_message
 
@@ -49,7 +49,7 @@ def preferences(store: Store) -> list[Preference]:
     rows: list[Preference] = []
     for judgement in store.judgements("compare"):
         item = items[judgement.item]
-        findings = finding_set(item.finding_set)
+        findings = FindingSet(item.finding_set, tuple(json.loads(item.answers[0].text)))
         prompt = user_message(findings, item.report)
         for chosen, rejected in _pairs(judgement, findings):
             rows.append(Preference(prompt, chosen, rejected, item.study_id, "human", judgement.annotator))

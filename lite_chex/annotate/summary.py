@@ -12,11 +12,11 @@ from rich.text import Text
 from lite_chex.annotate.agreement import agreements, disagreements, finding_kappas
 from lite_chex.annotate.export import win_rates
 from lite_chex.annotate.store import TASKS, Judgement, Store
-from lite_chex.findings import finding_set
+from lite_chex.findings import FINDING_SETS, PAPER13, FindingSet
 
 
-def summary(store: Store) -> list[RenderableType]:
-    """What to print about a store, top to bottom."""
+def summary(store: Store, findings: FindingSet = PAPER13) -> list[RenderableType]:
+    """What to print about a store, top to bottom. findings: of a store whose set has no name that is known."""
     found = store.judgements()
     if not found:
         return [Text(f"{store.path}: no judgement yet")]
@@ -28,7 +28,7 @@ def summary(store: Store) -> list[RenderableType]:
         rows = [(t, f"{a.first}, {a.second}", str(a.n), f"{a.agreement:.1%}", _number(a.kappa)) for t, a in pairs]
         heads = ("task", "annotators", "n", "equal", "kappa")
         parts.append(_table("Agreement", heads, rows, "n: verdicts (compare), else cells; kappa: Cohen's"))
-    if kappas := _kappas_by_finding(store, by_task["label"]):
+    if kappas := _kappas_by_finding(store, by_task["label"], findings):
         rows = [(name, str(n), _number(kappa)) for name, (n, kappa) in kappas.items()]
         parts.append(_table("Label agreement by finding", ("finding", "n", "kappa"), rows))
     if rates := win_rates(store):
@@ -49,11 +49,13 @@ def _work(by_task: dict[str, list[Judgement]]) -> Table:
     return _table("Judgements", ("task", "annotator", "items", "verdicts"), rows)
 
 
-def _kappas_by_finding(store: Store, labels: list[Judgement]) -> dict[str, tuple[int, float | None]]:
+def _kappas_by_finding(
+    store: Store, labels: list[Judgement], findings: FindingSet
+) -> dict[str, tuple[int, float | None]]:
     kept = store.items("label")
     if not labels:
         return {}
-    findings = finding_set(kept[labels[0].item].finding_set)
+    findings = FINDING_SETS.get(kept[labels[0].item].finding_set, findings)
     same = [j for j in labels if kept[j.item].finding_set == findings.name]
     return {name: (n, kappa) for name, (n, kappa) in finding_kappas(same, findings).items() if n}
 

@@ -60,14 +60,14 @@ def write_pairs(path: Path, groups: Iterable[AnswerGroup], findings: FindingSet)
 
 
 def read_pairs(path: Path, findings: FindingSet) -> list[AnswerGroup]:
-    """Read pairs, ours or people's, and group them by report.
+    """Read pairs, ours or people's, and group them by report and by who preferred.
 
     Raises:
         UserError: naming file, row and key of the first wrong row.
     """
     if not path.is_file():
         raise UserError(f"{path}: there is no such file of preference pairs")
-    groups: dict[tuple[str, str], AnswerGroup] = {}
+    groups: dict[tuple[str, ...], AnswerGroup] = {}
     with path.open(encoding="utf-8") as stream:
         for number, line in enumerate(stream):
             if not line.strip():
@@ -80,14 +80,15 @@ def read_pairs(path: Path, findings: FindingSet) -> list[AnswerGroup]:
                     f'{path}, row {number}: not a JSON object with a "prompt" that holds a report'
                 ) from None
             study = str(row.get("study_id", number))
-            group = groups.setdefault((study, normalised_text(report)), AnswerGroup(study, report))
-            group.source, group.annotator = str(row.get("source", "human")), str(row.get("annotator", ""))
+            who = (str(row.get("source", "human")), str(row.get("annotator", "")))
+            key = (study, normalised_text(report), *who)
+            group = groups.setdefault(key, AnswerGroup(study, report, source=who[0], annotator=who[1]))
             pair = []
-            for key in ("chosen", "rejected"):
-                labels = findings.from_json(row.get(key) or "")
+            for side in ("chosen", "rejected"):
+                labels = findings.from_json(row.get(side) or "")
                 if labels is None:
                     raise UserError(
-                        f'{path}, row {number}, key "{key}": not an answer of these {len(findings)} findings '
+                        f'{path}, row {number}, key "{side}": not an answer of these {len(findings)} findings '
                         "(one JSON object, each positive, negative, uncertain or absent)"
                     )
                 pair.append(group.add(findings.consistent(labels)))

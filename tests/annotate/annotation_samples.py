@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -115,14 +116,15 @@ main()
 
 @dataclass
 class Server:
-    """A running `litechex annotate …` of its own process."""
+    """A running `litechex annotate …` (or another command that serves) of its own process."""
 
     arguments: list[str]
+    group: tuple[str, ...] = ("annotate",)
     process: subprocess.Popen[str] = field(init=False)
     url: str = field(init=False, default="")
 
     def start(self) -> Server:
-        command = [sys.executable, "-c", NO_NETWORK, "annotate", *self.arguments]
+        command = [sys.executable, "-c", NO_NETWORK, *self.group, *self.arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self.process.stdout is not None
         seen = []
@@ -137,6 +139,11 @@ class Server:
         """kill -9."""
         self.process.kill()
         self.process.wait()
+
+    def interrupt(self) -> str:
+        """Ctrl-C; returns what it prints until it ends."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.communicate()[0]
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, str, dict[str, str]]:
         return self._request(urllib.request.Request(self._address(path), headers=headers or {}))

@@ -16,8 +16,11 @@ import pytest
 from annotation_samples import HOSTILE, Files, Server, write_files
 
 from lite_chex.annotate.export import gold_labels, preferences, review_rows
+from lite_chex.annotate.loop import open_round
 from lite_chex.annotate.store import Store
 from lite_chex.findings import PAPER13, Certainty
+from lite_chex.recipe import Recipe, shipped
+from lite_chex.train.run import Stage
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytest.importorskip("gradio", reason="the pages need Gradio: pip install 'lite-chex[annotate]'")
@@ -270,6 +273,39 @@ def test_two_label_and_a_third_adjudicates(files: Files, serve: Start, person: A
         gold = gold_labels(opened, PAPER13)
     assert len(gold) == 2
     assert (gold.values != -1).all()
+
+
+@pytest.mark.slow
+def test_a_round_of_the_loop_by_keyboard(run: Recipe, serve: Start, person: Any, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(run.to_yaml())
+    reports = shipped("data_samples") / "reports_mixed.csv"
+    command = ["loop", str(recipe), "--reports", str(reports), "--count", "3", "--pool", "16", "--port", "0"]
+    server = serve(*command, group=())
+    ann = person(server.url)
+    ann.judge("ArrowLeft")
+    ann.judge("t")
+    printed = server.interrupt()
+    assert "2 of 3 pairs judged; the same command goes on" in printed
+    assert server.process.returncode == 130
+    server = serve(*command, group=())
+    ann = person(server.url)
+    assert "2 of 3" in ann.text("#pace")
+    ann.judge("ArrowRight")
+    assert "All done" in ann.text("main")
+    printed = server.interrupt()
+    round_ = open_round(run)
+    with Store(round_.store) as store:
+        first, _, last = store.judgements("compare")
+    pairs = [json.loads(line) for line in (round_.dir / "preferences.jsonl").read_text().splitlines()]
+    people = [(p["chosen"], p["rejected"]) for p in pairs if p["source"] == "human"]
+    assert people == [
+        (judgement.detail[better]["answer"], judgement.detail[worse]["answer"])
+        for judgement, better, worse in ((first, "left", "right"), (last, "right", "left"))
+    ]
+    assert Stage(round_.recipe, "reward").finished  # they fed train-rm
+    refused = "at chance" in printed  # a random base's reward model may be, which PPO then says
+    assert ("PPO, round 1" in printed, server.process.returncode) == (not refused, int(refused))
 
 
 def look(url: str, name: str, keys: list[str], person: Any, then: list[str] | None = None) -> None:
