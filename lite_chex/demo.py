@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lite_chex.train.dpo import train_dpo
+from lite_chex.train.lineage import PAIRS, changed
 from lite_chex.train.ppo_loop import train_ppo
-from lite_chex.train.preferences import PAIRS_FILE, make_preferences
+from lite_chex.train.preferences import make_preferences
 from lite_chex.train.reward import train_rm
-from lite_chex.train.run import Clock, Stage
+from lite_chex.train.run import PAIRS_FILE, Clock, Stage
 from lite_chex.train.sft import train_sft
 from lite_chex.train.stages import evaluate_run
 
@@ -39,21 +40,22 @@ def run_demo(recipe: Recipe, console: Console, *, resume: bool = False) -> list[
     clock = Clock()
     test = load_source(recipe.data.test[0], recipe)
     console.print(INTRODUCTION.format(size="2M-parameter", test=len(test)), highlight=False)
-    stages: list[tuple[str, str, Callable[[], Path]]] = [
-        ("sft", "1 SFT on weak labels", lambda: train_sft(recipe, console, resume=resume)),
-        (PAIRS_FILE, "2 preferences", lambda: make_preferences(recipe, console)),
-        ("sft_gold", "  control: SFT continued on that gold", lambda: train_sft(recipe, console, on_gold=True)),
-        ("reward", "3 reward model", lambda: train_rm(recipe, console, resume=resume)),
-        ("dpo", "3 DPO", lambda: train_dpo(recipe, console, resume=resume)),
-        ("ppo", "3 PPO", lambda: train_ppo(recipe, console, resume=resume)),
+    stages: list[tuple[str, str, Callable[[bool], Path]]] = [
+        ("sft", "1 SFT on weak labels", lambda go_on: train_sft(recipe, console, resume=go_on)),
+        (PAIRS, "2 preferences", lambda _: make_preferences(recipe, console)),
+        ("sft_gold", "  control: SFT continued on that gold", lambda _: train_sft(recipe, console, on_gold=True)),
+        ("reward", "3 reward model", lambda go_on: train_rm(recipe, console, resume=go_on)),
+        ("dpo", "3 DPO", lambda go_on: train_dpo(recipe, console, resume=go_on)),
+        ("ppo", "3 PPO", lambda go_on: train_ppo(recipe, console, resume=go_on)),
     ]
     for name, title, run in stages:
-        done = (recipe.run_dir / name).is_file() if name == PAIRS_FILE else Stage(recipe, name).finished
-        if resume and done:
+        done = (recipe.run_dir / PAIRS_FILE).is_file() if name == PAIRS else Stage(recipe, name).finished
+        fresh = not changed(recipe, name)
+        if resume and done and fresh:
             console.rule(f"{title} (finished before)", align="left")
             continue
         console.rule(f"{title} ({clock.seconds:.0f} s so far)", align="left")
-        run()
+        run(resume and fresh)
     console.rule(f"4 tables ({clock.seconds:.0f} s so far)", align="left")
     return evaluate_run(recipe, console)
 

@@ -85,7 +85,7 @@ def export_model(path: Path, output: Path, format: Format = "merged", *, llama_c
     if converter is not None:
         gguf = output / "model.gguf"
         convert(converter, output, gguf)
-        (output / "Modelfile").write_text(modelfile(prompt, gguf.name), encoding="utf-8")
+        (output / "Modelfile").write_text(modelfile(prompt, gguf.name, recipe.model.max_length), encoding="utf-8")
         exported = replace(exported, gguf=gguf)
         write_checksums(output)
     return exported
@@ -122,7 +122,22 @@ def _write_merged(recipe: Recipe, stage: Path, output: Path) -> Any:
     plain.generation_config.eos_token_id = _end_tokens(backbone)
     plain.save_pretrained(output, max_shard_size="4GB")
     backbone.tokenizer.save_pretrained(output)
+    _name_kind_of_bpe(output / "tokenizer.json")
     return backbone.tokenizer
+
+
+def _name_kind_of_bpe(file: Path) -> None:
+    """Drop ``byte_fallback`` from a byte-level BPE, where it means nothing.
+
+    llama.cpp's converter tells SentencePiece from GPT-2 by that flag alone. Tokenizers that transformers made out of
+    a GGUF carry it on both: the converter then wrote a vocabulary that split every report wrongly, and said nothing.
+    """
+    whole = json.loads(file.read_text(encoding="utf-8"))
+    before = whole.get("pre_tokenizer") or {}
+    kinds = {before.get("type"), *(part.get("type") for part in before.get("pretokenizers", []))}
+    if "ByteLevel" in kinds and whole["model"].get("byte_fallback"):
+        whole["model"]["byte_fallback"] = False
+        file.write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
 
 
 def _end_tokens(backbone: Any) -> list[int]:
@@ -214,8 +229,9 @@ def find_converter(given: Path | None) -> Path:
     found = shutil.which(CONVERTER)
     if found is None:
         raise UserError(
-            f"--format gguf needs llama.cpp's {CONVERTER}: clone github.com/ggml-org/llama.cpp, install its "
-            "requirements and give --llama-cpp FOLDER"
+            f"--format gguf needs llama.cpp's {CONVERTER}: clone github.com/ggml-org/llama.cpp, pip install "
+            "sentencepiece (not its requirements.txt, which would replace torch and transformers) and give "
+            "--llama-cpp FOLDER"
         )
     return Path(found)
 
@@ -234,25 +250,29 @@ def convert(converter: Path, folder: Path, gguf: Path) -> None:
         raise UserError(f"{converter.name} could not convert {folder} ({why}); the merged model is kept there")
 
 
-def modelfile(prompt: PromptEncoder, gguf: str) -> str:
-    """An Ollama Modelfile: the chat template around ``{{ .Prompt }}``, greedy decoding, the end of the turn."""
+def modelfile(prompt: PromptEncoder, gguf: str, max_length: int) -> str:
+    """An Ollama Modelfile: the chat template around ``{{ .Prompt }}``, greedy decoding, the end of the turn, and as
+    much context as the model was trained with (Ollama cuts what is longer than its own default, without a word)."""
     tokenizer = prompt.tokenizer
     mark = "@@PROMPT@@"
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
     )
-    # llama.cpp adds the first token itself.
-    text = str(text).removeprefix(tokenizer.bos_token or "")
+    text = str(text)
+    # llama.cpp adds the first token itself where the tokenizer does. SmolLM2's does not, though its template begins
+    # with the same token.
+    if tokenizer.bos_token and tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id:
+        text = text.removeprefix(tokenizer.bos_token)
     return (
         f'FROM ./{gguf}\nTEMPLATE """{text.replace(mark, "{{ .Prompt }}")}"""\n'
-        f'PARAMETER temperature 0\nPARAMETER stop "{tokenizer.eos_token}"\n'
+        f'PARAMETER temperature 0\nPARAMETER num_ctx {max_length}\nPARAMETER stop "{tokenizer.eos_token}"\n'
     )
 
 
 def readme(exported: Exported, format: Format) -> str:
     """What the folder is, how to serve it, and what it must not be used for."""
     from lite_chex import __version__
-    from lite_chex.prompt import instruction
+    from lite_chex.prompt import user_message
 
     recipe, findings = exported.recipe, exported.recipe.findings
     base = recipe.model.model_name_or_path
@@ -264,16 +284,24 @@ def readme(exported: Exported, format: Format) -> str:
         else "**This adapter was trained on the decisions alone (`sft.loss: decisions`): it needs constrained "
         f"decoding** with `{SCHEMA}` or `{GRAMMAR}`; decoding freely it writes nothing readable."
     )
-    ask = json.dumps({"role": "user", "content": f"{instruction(findings)}\n\nReport:\nYOUR REPORT"})
+    message = user_message(findings, "YOUR REPORT")
+    ask = json.dumps({"role": "user", "content": message})
+    asked = (
+        "It was trained on this one user message, with the report in its place and no system message: "
+        "ask it the same way.\n\n"
+        f'`POST /v1/chat/completions` with\n\n```json\n{{"model": "litechex", "temperature": 0, "messages": [{ask}],\n '
+        f'"response_format": {{"type": "json_schema", "json_schema": {{"name": "labels", "schema": CONTENT OF {SCHEMA}'
+        "}}}\n```\n"
+    )
+    room = recipe.model.max_length
     served = {
-        "vllm": "## vLLM\n\n```\nvllm serve . --served-model-name litechex\n"
-        "litechex label --labeler openai --base-url http://localhost:8000/v1 --model litechex \\\n"
-        "  --input reports.csv --output labels.csv\n```\n\nOther clients: `POST /v1/chat/completions` with\n\n```json\n"
-        f'{{"model": "litechex", "temperature": 0, "messages": [{ask}],\n "response_format": {{"type": "json_schema", '
-        f'"json_schema": {{"name": "labels", "schema": CONTENT OF {SCHEMA}}}}}}}\n```\n',
-        "gguf": "## Ollama and llama.cpp\n\n```\nollama create litechex -f Modelfile\n"
-        f"llama-cli -m model.gguf --grammar-file {GRAMMAR} --temp 0 -p PROMPT\n```\n\n"
-        f"Ollama's API takes `{SCHEMA}` as `format`.\n",
+        "vllm": f"## vLLM\n\nNot run by LiteChex's authors, who had no vLLM at hand.\n\n```\nvllm serve . "
+        f"--served-model-name litechex --max-model-len {room}\n```\n\n{asked}",
+        "gguf": f'## llama.cpp\n\n```\nllama-server -m model.gguf -c {room}\n```\n\n{asked}\n`"grammar": CONTENT OF '
+        f"{GRAMMAR}` instead of `response_format` also keeps No Finding consistent. For one report:\n\n```\n"
+        f"llama-cli -m model.gguf -c {room} --temp 0 --single-turn --grammar-file {GRAMMAR} -p MESSAGE\n```\n\n"
+        "## Ollama\n\nNot run by LiteChex's authors, who had no Ollama at hand.\n\n```\nollama create litechex -f "
+        f"Modelfile\n```\n\nIts API takes `{SCHEMA}` as `format`.\n",
         "merged": '## transformers\n\n```python\nAutoModelForCausalLM.from_pretrained(".", dtype="auto")\n```\n',
     }[format]
     return (

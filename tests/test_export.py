@@ -19,17 +19,20 @@ from lite_chex.export import (
     GRAMMAR,
     SCHEMA,
     Exported,
+    _name_kind_of_bpe,
     export_model,
     find_converter,
     grammar,
     merged_tensors,
+    modelfile,
     push,
 )
 from lite_chex.export_check import check_export, read_answer
 from lite_chex.findings import CHEXPERT14, PAPER13, FindingSet
 from lite_chex.labelers.llm import merged
 from lite_chex.model.adapters import load_adapter, new_adapter, save_adapter
-from lite_chex.model.backbone import load_base
+from lite_chex.model.backbone import load_base, load_tokenizer
+from lite_chex.prompt import PromptEncoder, user_message
 from lite_chex.recipe import Recipe, shipped
 from tests.conftest import make_recipe
 
@@ -87,6 +90,9 @@ def test_the_folder_holds_what_serving_needs(exported_folder: Path) -> None:
     assert (exported_folder / "chat_template.jinja").is_file()
     readme = (exported_folder / "README.md").read_text()
     assert "vllm serve" in readme
+    assert user_message(PAPER13, "YOUR REPORT") in json.loads(
+        '"' + readme.partition('"content": "')[2].split('"}')[0] + '"'
+    )
     assert "needs constrained decoding" in readme  # the tiny recipe trains on decisions alone
     found = subprocess.run(["sha256sum", "-c", CHECKSUMS], cwd=exported_folder, capture_output=True, check=False)
     assert found.returncode == 0
@@ -196,6 +202,36 @@ def test_gguf_comes_with_a_modelfile(tmp_path: Path, stage: Path) -> None:
     assert "<|user|>\n{{ .Prompt }}<|end|>\n<|assistant|>" in text
     assert 'PARAMETER stop "<|end|>"' in text
     assert (tmp_path / "out" / GRAMMAR).read_text() == grammar(PAPER13)
+
+
+def test_the_modelfile_keeps_a_first_token_that_the_tokenizer_does_not_add(tiny_base: Path) -> None:
+    """SmolLM2's template begins with its bos token, which neither transformers nor llama.cpp adds."""
+    tokenizer = load_tokenizer(str(tiny_base))
+    tokenizer.bos_token = "<|user|>"
+    assert tokenizer("x")["input_ids"][0] != tokenizer.bos_token_id
+    text = modelfile(PromptEncoder(tokenizer, PAPER13), "m.gguf", 448)
+    assert 'TEMPLATE """<|user|>\n{{ .Prompt }}' in text
+    assert "PARAMETER num_ctx 448\n" in text
+
+
+@pytest.mark.parametrize(
+    ("before", "flag"),
+    [
+        ({"type": "ByteLevel"}, False),
+        ({"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel"}]}, False),
+        ({"type": "Metaspace"}, True),
+        (None, True),  # SentencePiece as Mistral's file has it
+    ],
+)
+def test_a_byte_level_vocabulary_is_not_called_sentencepiece(
+    tmp_path: Path, before: dict[str, object] | None, flag: bool
+) -> None:
+    file = tmp_path / "tokenizer.json"
+    whole = {"pre_tokenizer": before, "model": {"type": "BPE", "byte_fallback": True, "vocab": {"é": 0}}}
+    file.write_text(json.dumps(whole))
+    _name_kind_of_bpe(file)
+    whole["model"]["byte_fallback"] = flag  # type: ignore[index]
+    assert json.loads(file.read_text(encoding="utf-8")) == whole
 
 
 def test_push_needs_the_acknowledgement(exported_folder: Path) -> None:

@@ -140,6 +140,14 @@ def _pack(
     )
 
 
+def scaler_for(roles: Roles) -> torch.amp.GradScaler:
+    """Scales the loss where the base computes in fp16 on a card: the adapters are fp32, but the gradients that
+    reach them pass through fp16 activations and would underflow. Does nothing anywhere else."""
+    backbone = roles.setup.backbone
+    on_fp16 = backbone.device.type == "cuda" and backbone.causal.dtype == torch.float16
+    return torch.amp.GradScaler(backbone.device.type, enabled=on_fp16)
+
+
 def update(
     roles: Roles,
     rollout: Rollout,
@@ -147,8 +155,12 @@ def update(
     section: PPOSection,
     kl_coef: float,
     rng: np.random.Generator,
+    scaler: torch.amp.GradScaler,
 ) -> dict[str, float]:
-    """Step 4: some epochs of minibatches over the rollout; returns the mean of each logged figure."""
+    """Step 4: some epochs of minibatches over the rollout; returns the mean of each logged figure.
+
+    A step whose scaled gradients overflow is skipped, and the scale halved.
+    """
     logged: dict[str, list[float]] = {}
     order = np.arange(len(rollout.prompts))
     size = -(-len(order) // section.num_mini_batches)
@@ -158,20 +170,29 @@ def update(
             actions = int(rollout.free[rollout.rows(minibatch)].sum())
             for reports in batches(minibatch, section.per_device_train_batch_size):
                 share = int(rollout.free[rollout.rows(reports)].sum()) / max(actions, 1)
-                found = _backward(roles, rollout, reports, section, kl_coef, share)
+                found = _backward(roles, rollout, reports, section, kl_coef, share, scaler)
                 for key, value in found.items():
                     logged.setdefault(key, []).append(value)
+            scaler.unscale_(optimizer)
             # Clipped apart: a value loss that is still large must not shrink the policy's step.
             for name, group in zip(("policy", "value"), optimizer.param_groups):
                 norm = torch.nn.utils.clip_grad_norm_(group["params"], section.max_grad_norm)
-                logged.setdefault(f"grad_norm/{name}", []).append(float(norm))
-            optimizer.step()
+                if norm.isfinite() or not scaler.is_enabled():  # else the scaler skips this step
+                    logged.setdefault(f"grad_norm/{name}", []).append(float(norm))
+            scaler.step(optimizer)
+            scaler.update()
             optimizer.zero_grad(set_to_none=True)
     return {key: float(np.mean(values)) for key, values in logged.items()}
 
 
 def _backward(
-    roles: Roles, rollout: Rollout, reports: list[int], section: PPOSection, kl_coef: float, share: float
+    roles: Roles,
+    rollout: Rollout,
+    reports: list[int],
+    section: PPOSection,
+    kl_coef: float,
+    share: float,
+    scaler: torch.amp.GradScaler,
 ) -> dict[str, float]:
     """One packed forward and backward pass of policy and value over some reports, weighted by their share."""
     batch = _pack(roles, rollout.prompts, rollout.answers, reports)
@@ -194,13 +215,13 @@ def _backward(
     loss = policy.loss + kl_weight * losses.masked_mean(kl, free)
     loss = loss - section.entropy_coef * losses.masked_mean(entropy, free)
     # The policy's graph is spent before the value adapter takes its place.
-    (loss * share).backward()
+    scaler.scale(loss * share).backward()
 
     features = None if rollout.features is None else of(rollout.features)
     earned = of(rollout.earned)
     values = roles.values(batch, earned, features if features is not None else earned)
     value = losses.value_loss(values, of(rollout.values), of(rollout.returns), free, section.cliprange_value)
-    (section.vf_coef * value * share).backward()
+    scaler.scale(section.vf_coef * value * share).backward()
     with torch.no_grad():
         returns = of(rollout.returns)[free]
         unexplained = (returns - values[free]).var() / returns.var().clamp(min=1e-8)

@@ -17,6 +17,7 @@ from lite_chex.findings import LabelArray
 from lite_chex.model.adapters import role, save_adapter
 from lite_chex.train import losses, ppo
 from lite_chex.train.examples import Examples, check_splits, load_split, merge, rule_labels
+from lite_chex.train.lineage import parents, require_fresh
 from lite_chex.train.progress import Steps, steps
 from lite_chex.train.reward import at_chance, train_rm
 from lite_chex.train.roles import Roles
@@ -54,7 +55,8 @@ def train_ppo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
     """Train the PPO adapter of a run; trains the reward model first where the run has none, and says so.
 
     Raises:
-        UserError: if the run has no SFT stage, the reward model is at chance, or the recipe is wrong.
+        UserError: if the run has no SFT stage, the reward model is at chance or of an earlier SFT or earlier pairs, or
+            the recipe is wrong.
     """
     clock, section = Clock(), recipe.ppo
     sft = Stage(recipe, "sft").require("PPO")
@@ -62,6 +64,7 @@ def train_ppo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
     if not reward.finished:
         console.print("the run has no reward model yet: training it first")
         train_rm(recipe, console, resume=resume)
+    require_fresh(recipe, "preferences", "reward")
     summary = json.loads((reward.dir / FINISHED).read_text(encoding="utf-8"))
     _check_reward(recipe, summary)
     check_splits(recipe)
@@ -75,7 +78,7 @@ def train_ppo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
     validation = Validation(roles.setup, roles.setup.within_length(validation_gold)[0])
     pool = _pool(recipe, roles)
     stage = Stage(recipe, "ppo")
-    stage.begin(resume)
+    stage.begin(resume, parents(recipe, "ppo"))
     loop = Loop(recipe, roles, stage, pool, validation, console)
     first = loop.restore() if resume else 0
     console.print(
@@ -153,6 +156,7 @@ class Loop:
             eps=1e-5,
             weight_decay=section.weight_decay,
         )
+        self.scaler = ppo.scaler_for(self.roles)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.log: MetricsLog | None = None
 
@@ -188,7 +192,7 @@ class Loop:
         )
         rollout = ppo.score(self.roles, [pool.prompts[i] for i in rows], answers, section, self.kl_coef, passes)
         rng = np.random.default_rng([self.recipe.seed, iteration, 29])
-        figures = ppo.update(self.roles, rollout, self.optimizer, section, self.kl_coef, rng)
+        figures = ppo.update(self.roles, rollout, self.optimizer, section, self.kl_coef, rng, self.scaler)
         kl = float(losses.categorical_kl(rollout.log_p, rollout.ref_log_p, rollout.free).sum(1).mean())
         if section.adaptive_kl:
             # Ziegler et al. 2019: proportional control towards the target, at most 20% off per step.
@@ -201,6 +205,7 @@ class Loop:
             "objective": float(rollout.score.mean()) - self.kl_coef * kl,
             "rollout/passes": rollout.passes,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
+            **({"loss_scale": self.scaler.get_scale()} if self.scaler.is_enabled() else {}),
             **figures,
         }
 
@@ -241,8 +246,9 @@ class Loop:
         tensors |= {f"value.{i}": p.detach().cpu() for i, p in enumerate(self.roles.value_parameters())}
         save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "trained.safetensors")
         torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+        state = {"step": done, "kl_coef": self.kl_coef, "scaler": self.scaler.state_dict()}
         with atomic_path(folder / STATE) as temporary:
-            temporary.write_text(json.dumps({"step": done, "kl_coef": self.kl_coef}), encoding="utf-8")
+            temporary.write_text(json.dumps(state), encoding="utf-8")
         for old in self.stage.checkpoints.glob("step-*"):
             if int(old.name[5:]) < done - self.section.save_steps:
                 shutil.rmtree(old)
@@ -266,6 +272,8 @@ class Loop:
                     parameter.copy_(tensors[f"{name}.{i}"])
         self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
         self.kl_coef = float(state["kl_coef"])
+        if self.scaler.is_enabled() and state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
         self.log = MetricsLog(self.stage.dir, resumed_at=step)
         self.best = BestSoFar.from_metrics(self.selection, self.stage.dir)
         self.console.print(f"  resuming from iteration {step}")

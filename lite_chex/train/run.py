@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 STAGES = ("sft", "sft_gold", "reward", "ppo", "dpo")
 FINISHED = "finished.json"
+PAIRS_FILE = "preferences.jsonl"
+MADE_FROM = "made_from.json"
 
 
 @dataclass
@@ -44,14 +46,19 @@ class Stage:
     def finished(self) -> bool:
         return (self.dir / FINISHED).is_file() and self.adapter_config.is_file()
 
-    def begin(self, resume: bool) -> None:
+    def begin(self, resume: bool, made_from: Mapping[str, str] | None = None) -> None:
         """Make the folder; without ``resume`` what an earlier run of this stage left is removed first.
 
+        made_from: fingerprints of the parts that this stage is made from, kept beside it.
+
         Raises:
-            UserError: if the run folder belongs to another recipe and ``resume`` would mix them.
+            UserError: if the run folder belongs to another recipe, or was begun from other parts, and ``resume``
+                would mix them.
         """
-        if resume and self.dir.is_dir():
+        resumed = resume and self.dir.is_dir()
+        if resumed:
             self._check_same_recipe()
+            self._check_same_parts(made_from or {})
         elif self.dir.is_dir():
             shutil.rmtree(self.dir)
         self.dir.mkdir(parents=True, exist_ok=True)
@@ -59,6 +66,9 @@ class Stage:
             temporary.write_text(self.recipe.to_yaml(), encoding="utf-8")
         with atomic_path(self.dir / "recipe.yaml") as temporary:
             temporary.write_text(self.recipe.to_yaml(), encoding="utf-8")
+        if made_from and not (resumed and self.checkpoints.is_dir()):
+            with atomic_path(self.dir / MADE_FROM) as temporary:
+                temporary.write_text(json.dumps(made_from), encoding="utf-8")
 
     def _check_same_recipe(self) -> None:
         import yaml
@@ -72,6 +82,16 @@ class Stage:
         if changed:
             raise UserError(
                 f"{self.dir}: the recipe's section {', '.join(changed)} changed since this stage was started; "
+                "run without --resume to start it again"
+            )
+
+    def _check_same_parts(self, now: Mapping[str, str]) -> None:
+        path = self.dir / MADE_FROM
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        changed = [name for name, digest in now.items() if before.get(name, digest) != digest]
+        if changed:
+            raise UserError(
+                f"{self.dir}: {' and '.join(changed)} of this run was made again since this stage was started; "
                 "run without --resume to start it again"
             )
 
@@ -149,8 +169,11 @@ class Clock:
         return time.time() - self.started
 
 
-def write_card(stage: Stage, title: str, facts: Mapping[str, Any]) -> None:
-    """The stage's model card: data, numbers, hardware, and what the model is not."""
+def write_card(stage: Stage, title: str, facts: Mapping[str, Any], library: str = "peft") -> None:
+    """The stage's model card: data, numbers, hardware, and what the model is not.
+
+    facts: further rows; "base model" among them replaces the recipe's.
+    """
     from lite_chex import __version__
     from lite_chex.model.hardware import machine, peak_memory_gb
 
@@ -167,7 +190,7 @@ def write_card(stage: Stage, title: str, facts: Mapping[str, Any]) -> None:
     }
     table = "\n".join(f"| {k} | {v} |" for k, v in rows.items())
     text = (
-        f"---\nlibrary_name: peft\nbase_model: {recipe.model.model_name_or_path}\n---\n# {title}\n\n"
+        f"---\nlibrary_name: {library}\nbase_model: {rows['base model']}\n---\n# {title}\n\n"
         "Labels chest X-ray reports with one certainty per finding. **A research tool, not a medical device**; "
         "made by LiteChex.\n\n| | |\n|---|---|\n" + table + "\n"
     )

@@ -1,0 +1,127 @@
+"""What a stage was made from: a stage of an earlier SFT is refused by the next one, and left out of the tables."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lite_chex.errors import UserError
+from lite_chex.recipe import Recipe
+from lite_chex.train.dpo import train_dpo
+from lite_chex.train.lineage import changed, parents, record_pairs, stale
+from lite_chex.train.ppo_loop import train_ppo
+from lite_chex.train.preferences import make_preferences
+from lite_chex.train.reward import train_rm
+from lite_chex.train.run import MADE_FROM, PAIRS_FILE, Stage
+from lite_chex.train.sft import train_sft
+from lite_chex.train.stages import evaluate_run
+from tests.conftest import make_recipe
+
+QUIET = Console(quiet=True)
+
+
+SMALL = (
+    "data.train.0.limit=24",
+    "data.validation.0.limit=6",
+    "data.preference.0.limit=8",
+    "data.test.0.limit=6",
+    "preferences.num_samples=2",
+    "sft.max_steps=1",
+    "dpo.max_steps=1",
+)
+
+
+def write_adapter(recipe: Recipe, stage: str, content: bytes) -> None:
+    folder = Stage(recipe, stage).dir
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_model.safetensors").write_bytes(content)
+
+
+@pytest.fixture
+def run(tiny_base: Path, tmp_path: Path) -> Recipe:
+    """A run whose parts are files of a few bytes: SFT, pairs sampled from it, a reward model."""
+    recipe = make_recipe(tiny_base, tmp_path)
+    write_adapter(recipe, "sft", b"first")
+    (recipe.run_dir / PAIRS_FILE).write_text("{}\n")
+    record_pairs(recipe, sampled=True)
+    Stage(recipe, "reward").begin(False, parents(recipe, "reward"))
+    write_adapter(recipe, "reward", b"reward")
+    return recipe
+
+
+def test_nothing_is_stale_until_something_is_made_again(run: Recipe) -> None:
+    assert stale(run, ("preferences", "reward", "ppo")) is None
+    write_adapter(run, "sft", b"second")
+    assert changed(run, "preferences") == ["sft"]
+    assert changed(run, "reward") == ["sft"]
+    assert stale(run, ("preferences", "reward")) == (
+        f"{run.run_dir}: preferences.jsonl and reward were made from an earlier SFT; "
+        "run litechex preferences, then litechex train-rm to make them again"
+    )
+    write_adapter(run, "sft", b"first")  # the same seed gives the same adapter: nothing is lost
+    assert stale(run, ("preferences", "reward")) is None
+
+
+def test_new_pairs_make_the_reward_model_stale(run: Recipe) -> None:
+    with (run.run_dir / PAIRS_FILE).open("a") as file:
+        file.write("{}\n")
+    assert changed(run, "reward") == ["preferences"]
+    assert "reward was made from an earlier preferences.jsonl" in (stale(run, ("reward",)) or "")
+
+
+def test_pairs_that_people_made_are_of_no_sft(run: Recipe) -> None:
+    record_pairs(run, sampled=False)
+    write_adapter(run, "sft", b"second")
+    assert changed(run, "preferences") == []
+
+
+def test_a_file_put_in_the_place_of_the_pairs_has_no_record(run: Recipe) -> None:
+    (run.run_dir / PAIRS_FILE).write_text('{"by": "hand"}\n')
+    write_adapter(run, "sft", b"second")
+    assert changed(run, "preferences") == []
+
+
+def test_resume_refuses_to_mix(run: Recipe) -> None:
+    reward = Stage(run, "reward")
+    reward.begin(True, parents(run, "reward"))
+    write_adapter(run, "sft", b"second")
+    with pytest.raises(UserError, match=r"sft of this run was made again.*without --resume"):
+        reward.begin(True, parents(run, "reward"))
+    reward.begin(False, parents(run, "reward"))
+    assert changed(run, "reward") == []
+
+
+def test_the_stages_refuse_and_eval_leaves_out(tiny_base: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tiny_base, tmp_path, *SMALL)
+    train_sft(recipe, QUIET)
+    make_preferences(recipe, QUIET)
+    train_dpo(recipe, QUIET)
+    assert list(evaluate_run(recipe, QUIET)[0].systems) == ["rules", "SFT", "DPO"]
+
+    again = make_recipe(tiny_base, tmp_path, *SMALL, "sft.learning_rate=1e-3")
+    console = Console(record=True, width=300, quiet=False, file=(tmp_path / "log").open("w"))
+    train_sft(again, console)
+    assert "preferences.jsonl and dpo were made from an earlier SFT" in console.export_text()
+    for train in (train_rm, train_ppo, train_dpo):
+        with pytest.raises(UserError, match=r"preferences\.jsonl was made from .* run litechex preferences to make it"):
+            train(again, QUIET)
+    assert Stage(again, "dpo").finished  # nothing already there was lost
+    bundle = evaluate_run(again, QUIET)[0]
+    assert list(bundle.systems) == ["rules", "SFT"]
+    assert "litechex train-dpo" in bundle.notes[0]
+
+    # A run from before there were records: taken as it is.
+    old = make_recipe(tiny_base, tmp_path / "old", *SMALL, "sft.learning_rate=1e-3")
+    shutil.copytree(again.run_dir, old.run_dir)
+    for record in old.run_dir.rglob(f"*{MADE_FROM}"):
+        record.unlink()
+    assert list(evaluate_run(old, QUIET)[0].systems) == ["rules", "SFT", "DPO"]
+
+    make_preferences(again, QUIET)
+    train_dpo(again, QUIET)
+    bundle = evaluate_run(again, QUIET)[0]
+    assert list(bundle.systems) == ["rules", "SFT", "DPO"]
+    assert not any("earlier SFT" in note for note in bundle.notes)
