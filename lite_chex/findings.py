@@ -8,8 +8,8 @@ the four candidates of a decision, so labels, logits and probabilities share one
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
 
@@ -85,11 +85,15 @@ class FindingSet:
 
     "No Finding", where the set has it, comes last, is only ever positive or absent, and is absent
     whenever a finding other than Support Devices is positive or uncertain.
+
+    aliases: other names, of columns and of the rules' vocabulary, and the finding each stands for.
+    phrases: a user's words for the rule labeler, by finding.
     """
 
     name: str
     names: tuple[str, ...]
     aliases: Mapping[str, str] = field(default_factory=lambda: dict(ALIASES), compare=False)
+    phrases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if NO_FINDING in self.names[:-1]:
@@ -102,6 +106,10 @@ class FindingSet:
 
     def index(self, finding: str) -> int:
         return self.names.index(finding)
+
+    def only(self, columns: Iterable[int]) -> FindingSet:
+        """The set of these findings alone, under the same name."""
+        return replace(self, names=tuple(self.names[i] for i in columns))
 
     @cached_property
     def has_no_finding(self) -> bool:
@@ -200,3 +208,33 @@ def finding_set(name: str) -> FindingSet:
     if name not in FINDING_SETS:
         raise UserError(f'unknown finding set "{name}": choose one of {", ".join(FINDING_SETS)}')
     return FINDING_SETS[name]
+
+
+def custom_findings(
+    base: FindingSet, phrases: Mapping[str, Sequence[str]], renamed: Mapping[str, str] | None = None
+) -> FindingSet:
+    """A set with findings of the user's own before Support Devices and No Finding, and others renamed.
+
+    Args:
+        phrases: finding -> words for the rule labeler; a name that the set has not is added to it.
+        renamed: name in ``base`` -> new name. The old one is still read in files.
+
+    Raises:
+        UserError: if a name cannot be used, or what is to be renamed is not there.
+    """
+    renamed = dict(renamed or {})
+    for old in renamed:
+        if old not in base.names or old in (NO_FINDING, SUPPORT_DEVICES):
+            raise UserError(f'data.rename_findings: "{old}" is no finding of {base.name} that can have another name')
+    if not (phrases or renamed):
+        return base
+    names = [renamed.get(name, name) for name in base.names]
+    own = {renamed.get(name, name): tuple(words) for name, words in phrases.items()}
+    extra = [name for name in own if name not in names]
+    for name in (*extra, *renamed.values()):
+        if not name.strip() or name != name.strip() or not name.isprintable() or set(name) & set('"\\'):
+            raise UserError(f"data: {name!r} cannot name a finding; use printable words without quotes or backslashes")
+    at = next((i for i, n in enumerate(names) if n in (SUPPORT_DEVICES, NO_FINDING)), len(names))
+    aliases = {old: renamed.get(new, new) for old, new in base.aliases.items()} | renamed
+    label = "+".join([base.name, *renamed.values(), *extra])
+    return FindingSet(label, (*names[:at], *extra, *names[at:]), aliases, own)

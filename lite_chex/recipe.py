@@ -16,7 +16,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lite_chex.errors import UserError
-from lite_chex.findings import FINDING_SETS, FindingSet, finding_set
+from lite_chex.findings import FINDING_SETS, NO_FINDING, FindingSet, custom_findings, finding_set
+
+NEW_ENCODER = "new"
+"""``distill.model_name_or_path`` that stands for an encoder made on the spot."""
+TEACHERS = ("run", "rules")
+"""``distill.teacher`` that is no label file."""
 
 
 class Section(BaseModel):
@@ -52,7 +57,12 @@ class Source(Section):
 class DataSection(Section):
     findings: str = Field("paper13", description="paper13, chexpert14, or a name given in custom_findings")
     custom_findings: dict[str, list[str]] | None = Field(
-        None, description="Finding -> phrases for the rule labeler; replaces or extends the set named above"
+        None,
+        description="Finding -> phrases for the rule labeler: a new one joins the set named above, of one of the set "
+        "the phrases join its own; with a new name above, these findings and No Finding are the whole set",
+    )
+    rename_findings: dict[str, str] | None = Field(
+        None, description="CheXpert's name -> yours, in prompt, answers, files and tables; CheXpert's is still read"
     )
     train: list[Source] = Field(default_factory=list, description="SFT on (weak) labels")
     validation: list[Source] = Field(default_factory=list, description="Gold that selects reward model, PPO and DPO")
@@ -91,6 +101,7 @@ class SFTSection(Trained):
     gold_learning_rate: float | None = Field(
         None, gt=0, description="Of the control arm (SFT continued on gold); unset: a fifth of learning_rate"
     )
+    gold_num_train_epochs: float | None = Field(None, gt=0, description="Of the control arm; unset: num_train_epochs")
 
 
 class PreferencesSection(Section):
@@ -100,7 +111,7 @@ class PreferencesSection(Section):
     hallucinated: float = Field(1.0, ge=0)
     wrong_certainty: float = Field(0.7, ge=0)
     include_gold: bool = Field(True, description="Add the gold (corrected) answer to each report's group")
-    num_edits: int = Field(3, ge=0, description="Single-cell edits of the gold answer added per report")
+    num_edits: int = Field(3, ge=0, description="Single-cell edits of gold per report; half are the policy's mistakes")
     max_pairs_per_report: int = Field(16, ge=1)
     validation_fraction: float = Field(0.15, gt=0, lt=1, description="Of the reports: held-out pairs")
 
@@ -154,6 +165,27 @@ class DPOSection(Trained):
     early_stopping_patience: int = Field(4, ge=1)
 
 
+class DistillSection(Section):
+    """The student: a BERT-size encoder that learns a teacher's labels, and labels hundreds of reports a second."""
+
+    model_name_or_path: str = Field(
+        "google-bert/bert-base-uncased",
+        description="Folder or hub name of a BERT-like encoder with safetensors weights, or 'new': a small "
+        "untrained one with a vocabulary of the reports",
+    )
+    teacher: str = Field("run", description="run (the run's ppo, else dpo, else sft), rules, or a label file")
+    reports: list[Source] = Field(
+        default_factory=list, description="What the teacher labels (labels given here are not used); unset: data.train"
+    )
+    num_train_epochs: float = Field(3.0, gt=0)
+    learning_rate: float = Field(5e-5, gt=0)
+    per_device_train_batch_size: int = Field(16, ge=1)
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    max_length: int | None = Field(None, ge=8, description="Longest report in tokens; unset: what the encoder takes")
+    validation_fraction: float = Field(0.05, gt=0, le=0.5, description="Of the reports: chooses the best epoch")
+
+
 class LabelSection(Section):
     batch_size: int | None = Field(None, ge=1, description="Unset: the largest that fits")
     draft: Literal["rules", "none"] = Field("rules", description="Where the decoder's first draft comes from")
@@ -163,7 +195,7 @@ class EvalSection(Section):
     protocol: Literal["macro", "chexbert", "chexpert", "presence"] = "macro"
     bootstrap: int = Field(1000, ge=0)
     stages: list[str] = Field(
-        default_factory=lambda: ["rules", "sft", "sft_gold", "best_of_k", "dpo", "ppo"],
+        default_factory=lambda: ["rules", "student", "sft", "sft_gold", "best_of_k", "dpo", "ppo"],
         description="Rows of the tables; a stage that the run does not have is left out",
     )
 
@@ -188,6 +220,7 @@ class Recipe(Section):
     reward: RewardSection = Field(default_factory=RewardSection)
     ppo: PPOSection = Field(default_factory=PPOSection)
     dpo: DPOSection = Field(default_factory=DPOSection)
+    distill: DistillSection = Field(default_factory=DistillSection)
     label: LabelSection = Field(default_factory=LabelSection)
     eval: EvalSection = Field(default_factory=EvalSection)
 
@@ -195,18 +228,18 @@ class Recipe(Section):
     def _findings_known(self) -> Recipe:
         if self.data.findings not in FINDING_SETS and not self.data.custom_findings:
             raise ValueError(f'data.findings: "{self.data.findings}" is none of {", ".join(FINDING_SETS)}')
+        try:
+            _ = self.findings
+        except UserError as error:
+            raise ValueError(str(error)) from None
         return self
 
     @property
     def findings(self) -> FindingSet:
         """The finding set, with custom findings inserted before Support Devices and No Finding."""
-        known = self.data.findings in FINDING_SETS
-        base = finding_set(self.data.findings) if known else FindingSet(self.data.findings, ("No Finding",))
-        extra = [n for n in (self.data.custom_findings or {}) if n not in base.names]
-        if not extra:
-            return base
-        at = next((i for i, n in enumerate(base.names) if n in ("Support Devices", "No Finding")), len(base))
-        return FindingSet(f"{base.name}+{len(extra)}", (*base.names[:at], *extra, *base.names[at:]))
+        data = self.data
+        base = finding_set(data.findings) if data.findings in FINDING_SETS else FindingSet(data.findings, (NO_FINDING,))
+        return custom_findings(base, data.custom_findings or {}, data.rename_findings or {})
 
     @property
     def run_dir(self) -> Path:
@@ -227,18 +260,27 @@ def shipped_recipes() -> dict[str, Path]:
     return {p.stem: p for p in sorted(shipped("recipes").glob("*.yaml"))}
 
 
-def default_recipe() -> str:
-    """Name of the shipped recipe that fits this machine: the largest card's that fits, else the CPU's."""
+PREFERRED = "qwen2.5-7b"
+"""The model taken where recipes of several are for the same card: 7B, it has the smallest key-value cache per token
+(28 layers of 4 key-value heads; Mistral-7B 32 of 8, Qwen3-8B 36 of 8), and its template puts no thought before the
+answer. Which one labels best has not been measured."""
+
+
+def default_recipe(memory: float | None = None) -> str:
+    """Name of the shipped recipe that fits this machine: the largest card's that fits, else the CPU's.
+
+    memory: of the card in GiB; left out: this machine's. Between models for one card, :data:`PREFERRED` comes first.
+    """
     from lite_chex.model.hardware import gpu_memory_gb
 
-    memory = gpu_memory_gb()
-    best, best_need = "tiny-cpu", 0.0
+    memory = memory or gpu_memory_gb()
+    fitting = []
     for name, path in shipped_recipes().items():
         hardware = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("hardware") or {}
         need = hardware.get("min_gpu_gb")
-        if need and memory and best_need < need and need * 0.9 <= memory:  # a "16 GB" card shows 14.7 GiB
-            best, best_need = name, need
-    return best
+        if need and memory and need * 0.9 <= memory:  # a "16 GB" card shows 14.7 GiB
+            fitting.append((-need, not name.startswith(PREFERRED), name))
+    return min(fitting)[-1] if fitting else "tiny-cpu"
 
 
 def load_recipe(
@@ -354,9 +396,14 @@ def _resolve_paths(recipe: Recipe, folder: Path) -> None:
         return value
 
     data = recipe.data
-    for source in [*data.train, *data.validation, *data.preference, *data.test]:
+    for source in [*data.train, *data.validation, *data.preference, *data.test, *recipe.distill.reports]:
         source.reports = resolve(source.reports)
         if source.labels and source.labels != "rules":
             source.labels = resolve(source.labels)
     data.preference_pairs = [resolve(p) for p in data.preference_pairs]
     recipe.model.model_name_or_path = resolve(recipe.model.model_name_or_path)
+    student = recipe.distill
+    if student.model_name_or_path != NEW_ENCODER:
+        student.model_name_or_path = resolve(student.model_name_or_path)
+    if student.teacher not in TEACHERS:
+        student.teacher = resolve(student.teacher)

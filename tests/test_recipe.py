@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lite_chex.errors import UserError
-from lite_chex.recipe import Recipe, load_recipe, shipped_recipes
+from lite_chex.recipe import Recipe, default_recipe, load_recipe, shipped_recipes
 
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
@@ -23,6 +23,15 @@ def test_shipped_recipes_load(name: str) -> None:
 def test_there_are_recipes_for_each_card() -> None:
     needs = {load_recipe(n).hardware.min_gpu_gb for n in shipped_recipes()}
     assert {None, 12, 16, 24} <= needs
+
+
+@pytest.mark.parametrize(
+    ("memory", "name"),
+    [(80, "qwen2.5-7b-24gb"), (23.7, "qwen2.5-7b-24gb"), (14.7, "qwen2.5-7b-16gb"), (11.9, "qwen2.5-7b-12gb")],
+)
+def test_the_default_is_the_largest_cards_and_qwen_of_equals(memory: float, name: str) -> None:
+    assert default_recipe(memory) == name
+    assert default_recipe(6) == "tiny-cpu"
 
 
 def test_overrides() -> None:
@@ -70,6 +79,32 @@ def test_bad_set_is_a_sentence() -> None:
         load_recipe("tiny-cpu", ["sft"])
     with pytest.raises(UserError, match="no place in a list"):
         load_recipe("tiny-cpu", ["data.test.7.limit=1"])
+
+
+def test_renamed_findings_are_read_under_both_names() -> None:
+    recipe = load_recipe(
+        "tiny-cpu",
+        ["data.rename_findings={Pleural Effusion: Fluid}", "data.custom_findings={Pleural Effusion: [wet pleura]}"],
+    )
+    findings = recipe.findings
+    assert len(findings) == 13
+    assert findings.column("Pleural Effusion") == findings.column("Fluid") == findings.index("Fluid")
+    assert findings.phrases == {"Fluid": ("wet pleura",)}
+    assert '"Fluid":"positive"' in findings.to_json([0] * 12 + [3])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("data.rename_findings={Effusion: Fluid}", 'rename_findings: "Effusion" is no finding of paper13'),
+        ("data.rename_findings={No Finding: Normal}", '"No Finding" is no finding of paper13 that can have'),
+        ("data.rename_findings={Edema: Pneumonia}", "a finding is named twice"),
+        ("data.custom_findings={'Rib \"x\"': [rib]}", "cannot name a finding"),
+    ],
+)
+def test_names_that_cannot_be_used_are_refused(change: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load_recipe("tiny-cpu", [change])
 
 
 def test_custom_findings_stand_before_no_finding() -> None:

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from lite_chex.cli.app import app
+from lite_chex.cli.findings import FINDINGS_HELP, chosen_findings
 from lite_chex.errors import UserError
-from lite_chex.findings import finding_set
 
 if TYPE_CHECKING:
     from lite_chex.annotate.build import Built, Inputs
@@ -32,7 +32,7 @@ Predictions = Annotated[
     typer.Option("--pred", metavar="NAME=FILE", help="A version's label file (repeatable); p_ columns are used."),
 ]
 StorePath = Annotated[Path, typer.Option("--store", help="SQLite file of the judgements; made where there is none.")]
-Findings = Annotated[str, typer.Option(help="paper13 or chexpert14.")]
+Findings = Annotated[str, typer.Option(help=FINDINGS_HELP)]
 TextColumn = Annotated[str | None, typer.Option(help="Column of the report text.")]
 IdColumn = Annotated[str | None, typer.Option(help="Column of the report's id.")]
 Seed = Annotated[int, typer.Option(help="Of the order and of the sides; stored with each judgement.")]
@@ -121,7 +121,7 @@ def label(
         from lite_chex.annotate.store import Store
 
         with Store(store, create=False) as opened:
-            session = adjudication(opened, finding_set(findings), seed=seed)
+            session = adjudication(opened, chosen_findings(findings), seed=seed)
             if not len(session):
                 raise UserError(f"{store}: no report on which two annotators' {findings} labels differ")
             _serve(session, f"{len(session)} reports on which two annotators differ", opened, host, port, token)
@@ -154,14 +154,14 @@ def export(
         if preferences:
             written.append((preferences, "preferences", out.write_preferences(opened, preferences)))
         if gold:
-            written.append((gold, "studies with gold labels", out.write_gold(opened, gold, finding_set(findings))))
+            written.append((gold, "studies with gold labels", out.write_gold(opened, gold, chosen_findings(findings))))
         if reader_study:
             written.append((reader_study, "reviews", out.write_review(opened, reader_study)))
         if judgements:
             written.append((judgements, "judgements", out.write_judgements(opened, judgements)))
         if label_studio:
             written.append((label_studio, "comparisons", export_judgements(opened, label_studio)))
-        for part in summary(opened):
+        for part in summary(opened, chosen_findings(findings)):
             console.print(part)
     for path, what, n in written:
         console.print(f"{path}: {n} {what}", highlight=False, soft_wrap=True)
@@ -180,7 +180,7 @@ def import_(
     if not file.is_file():
         raise UserError(f"{file}: no such file; give the JSON export of the Label Studio project")
     with Store(store) as opened:
-        done = import_judgements(opened, file, finding_set(findings))
+        done = import_judgements(opened, file, chosen_findings(findings))
     empty = f"; {done.empty} annotations without a verdict left out" if done.empty else ""
     Console().print(f"{file}: {done.judgements} comparisons read into {store}{empty}", highlight=False, soft_wrap=True)
 
@@ -196,7 +196,7 @@ def _inputs(
 ) -> Inputs:
     from lite_chex.annotate.build import Inputs
 
-    return Inputs(reports, tuple(pred or ()), finding_set(findings), text_column, id_column, limit, seed)
+    return Inputs(reports, tuple(pred or ()), chosen_findings(findings), text_column, id_column, limit, seed)
 
 
 def _serve_items(

@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from lite_chex.cli.app import app
+from lite_chex.cli.findings import FINDINGS_HELP, chosen_findings
 
 SOURCE_NAMES = "mimic-cxr | chexpert-plus | openi | chexgpt | chexpert-labeler | chexbert | table"
 
@@ -16,7 +17,7 @@ SOURCE_NAMES = "mimic-cxr | chexpert-plus | openi | chexgpt | chexpert-labeler |
 @app.command()
 def validate(
     file: Path = typer.Argument(help="Reports or labels: CSV, CSV.GZ, JSONL or Parquet."),
-    findings: str = typer.Option("chexpert14", help="The finding set whose columns are looked for."),
+    findings: str = typer.Option("chexpert14", help=f"Whose columns are looked for: {FINDINGS_HELP}"),
     labels: bool = typer.Option(False, "--labels", help="It is a label file, whatever text stands in it."),
     presence: bool = typer.Option(False, "--presence", help="It is presence gold (1, blank, A or x)."),
     text_column: str | None = typer.Option(None, help="The column with the report's text."),
@@ -27,9 +28,8 @@ def validate(
     from rich.console import Console
 
     from lite_chex.data.validate import print_validation, validate_file
-    from lite_chex.findings import finding_set
 
-    checks = validate_file(file, finding_set(findings), labels, presence, text_column, id_column)
+    checks = validate_file(file, chosen_findings(findings), labels, presence, text_column, id_column)
     console = Console(soft_wrap=False)
     for found in checks:
         print_validation(found, console, limit)
@@ -47,7 +47,7 @@ def prepare(
     ),
     gold: Path | None = typer.Option(None, help="Gold labels, which replace the others (test-set-labeled.csv)."),
     split: Path | None = typer.Option(None, help="Splits by study: a CSV with study_id and split."),
-    findings: str = typer.Option("chexpert14", help="The finding set to keep."),
+    findings: str = typer.Option("chexpert14", help=f"The findings to keep: {FINDINGS_HELP}"),
     presence: bool = typer.Option(False, "--presence", help="The labels are presence gold (1, blank, A or x)."),
     text_column: str | None = typer.Option(None, help="The column with the report's text."),
     id_column: str | None = typer.Option(None, help="The column with the report's id."),
@@ -65,9 +65,8 @@ def prepare(
     from lite_chex.data.prepare import prepare as prepare_reports
     from lite_chex.data.sources import SourceOptions
     from lite_chex.data.summary import print_summary
-    from lite_chex.findings import finding_set
 
-    options = SourceOptions(finding_set(findings), text_column, id_column, sections, presence)
+    options = SourceOptions(chosen_findings(findings), text_column, id_column, sections, presence)
     console = Console(soft_wrap=False)
     with _counted("reports written") as progress:
         summary = prepare_reports(source, input, output, options, LabelFiles(labels, gold, split), progress)

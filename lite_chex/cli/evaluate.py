@@ -9,12 +9,12 @@ import typer
 from rich.console import Console
 
 from lite_chex.cli.app import app
+from lite_chex.cli.findings import FINDINGS_HELP, chosen_findings
 from lite_chex.errors import UserError
-from lite_chex.evaluate.inputs import EvalInput, read_eval_input
+from lite_chex.evaluate.inputs import EvalInput, add_predictions, read_eval_input
 from lite_chex.evaluate.output import Outputs, write_outputs, write_reader_study
 from lite_chex.evaluate.protocols import protocol_named
 from lite_chex.evaluate.reader_study import evaluate_reader_study, read_reader_study
-from lite_chex.findings import finding_set
 
 if TYPE_CHECKING:
     from lite_chex.recipe import Recipe
@@ -40,11 +40,13 @@ def evaluate_command(
         str | None, typer.Argument(help="Recipe whose run is evaluated; default: the shipped one that fits.")
     ] = None,
     gold: Annotated[Path | None, typer.Option(help="Gold labels; with it, label files are compared.")] = None,
-    pred: Annotated[list[str] | None, typer.Option(help="NAME=FILE of a system's labels; repeat it.")] = None,
+    pred: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE of a system's labels, beside the run's stages too; repeat it.")
+    ] = None,
     reports: Annotated[Path | None, typer.Option(help="The reports: for the length bins and --show-text.")] = None,
     tables: Annotated[bool, typer.Option("--tables", help="Print every table, not the overall one alone.")] = False,
     protocol: Annotated[str | None, typer.Option(help="macro (default), chexbert, chexpert or presence.")] = None,
-    findings: Annotated[str, typer.Option(help="paper13 or chexpert14 (with --gold).")] = "paper13",
+    findings: Annotated[str, typer.Option(help=f"With --gold: {FINDINGS_HELP}")] = "paper13",
     bootstrap: Annotated[int | None, typer.Option(min=0, help="Resamples (default 1000); 0 for no intervals.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
     baseline: Annotated[str | None, typer.Option(help="System that the ablation compares with.")] = None,
@@ -64,7 +66,7 @@ def evaluate_command(
     set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value of the recipe; repeat it.")] = None,
     output_dir: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
 ) -> None:
-    """Score label files against gold labels, or a run's stages on its test split.
+    """Score label files against gold labels, or a run's stages (and label files beside them) on its test split.
 
     Every figure comes with its support and a 95% bootstrap interval, every pair of systems with a paired
     comparison. PROTOCOLS.md in lite_chex/evaluate says what each protocol computes.
@@ -93,14 +95,19 @@ def evaluate_command(
             write_reader_study(study, outputs, console)
             return
     if gold is None:
-        if predictions or reports is not None:
-            raise UserError("--pred and --reports belong to --gold FILE; without it a run of a recipe is evaluated")
+        if reports is not None:
+            raise UserError("--reports belongs to --gold FILE; the recipe of a run names its own")
         from lite_chex.recipe import load_recipe
 
         run = load_recipe(recipe, set_ or [], None if output_dir is None else str(output_dir))
         if recipe is None:
             console.print(f"Recipe: {run.name}", highlight=False)
+        if predictions and len(run.data.test) > 1:
+            raise UserError("--pred: the recipe has several test sources; keep one with --set, or give --gold FILE")
         bundles = _of_run(run, protocol, console)
+        if predictions:
+            test = run.data.test[0]
+            add_predictions(bundles[0], predictions, Path(test.reports), id_column or test.id_column)
         resamples = run.eval.bootstrap if bootstrap is None else bootstrap
     else:
         if recipe is not None or set_ or output_dir is not None:
@@ -110,7 +117,7 @@ def evaluate_command(
         data = read_eval_input(
             gold,
             predictions,
-            finding_set(findings),
+            chosen_findings(findings),
             protocol=protocol or "macro",
             reports=reports,
             id_column=id_column,

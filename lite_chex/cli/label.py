@@ -14,15 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from lite_chex.cli.app import app
+from lite_chex.cli.findings import FINDINGS_HELP, chosen_findings
 from lite_chex.data.readers import iter_reports
 from lite_chex.errors import UserError
-from lite_chex.findings import finding_set
 from lite_chex.labelers.committed import RunState
 from lite_chex.labelers.progress import duration
 from lite_chex.labelers.registry import (
     CHUNK_SIZES,
     LABELERS,
     WITHOUT_PROBABILITIES,
+    Announces,
     Estimates,
     LabelerOptions,
     ServerOptions,
@@ -52,7 +53,7 @@ def label(
     labeler: Annotated[str | None, typer.Option(help=f"{', '.join(LABELERS)}; default: what --model is.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the report text.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Column of the report's id.")] = None,
-    findings: Annotated[str | None, typer.Option(help="paper13 or chexpert14; default: the model's own.")] = None,
+    findings: Annotated[str | None, typer.Option(help=f"{FINDINGS_HELP} Default: the model's own.")] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Add a column p_<finding>_<certainty> for each.")
     ] = False,
@@ -64,7 +65,7 @@ def label(
         bool, typer.Option("--explain", help="Show phrase, cue and span of every decision (rules).")
     ] = False,
     beams: Annotated[int, typer.Option(help="Beam width over the decisions (llm).")] = 1,
-    batch_size: Annotated[int | None, typer.Option(help="Reports per forward pass.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Reports per forward pass; default: what fits.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start again, do not go on where an earlier run stopped.")
     ] = False,
@@ -122,7 +123,7 @@ def label(
         raise UserError(f"{flag}: the {name} labeler gives no probabilities; leave the flag out")
     options = LabelerOptions(
         model=model,
-        findings=finding_set(findings) if findings else None,
+        findings=chosen_findings(findings) if findings else None,
         batch_size=batch_size,
         beams=beams,
         tokenizer=tokenizer,
@@ -151,6 +152,9 @@ def label(
             return
         made = make_labeler(name, options)
         console.print(f"labeler: {made.name}, {len(made.findings)} findings", highlight=False)
+        if isinstance(made, Announces):
+            for line in made.announce(probabilities or review_below is not None):
+                console.print(line, highlight=False, soft_wrap=True)
         if isinstance(made, Estimates):
             before = None if overwrite else RunState.load(output)
             left = islice(iter_reports(input, text_column, id_column), before.rows if before else 0, None)

@@ -181,6 +181,17 @@ def read_labels(
     return LabelTable(findings, ids, values, present, id_name or ROW_ID, reader.warnings())
 
 
+def unlabelled_rows(path: Path) -> set[int]:
+    """The row numbers (the first is 0) that ``litechex label`` could not label, from ``<path>.errors.csv``."""
+    errors = path.with_name(path.name + ".errors.csv")
+    if not errors.exists():
+        return set()
+    table = Table(errors)
+    if ROW_ID not in table.columns:
+        return set()
+    return {int(row) for row in (str(r.cells[0]) for r in table.rows([ROW_ID])) if row.isdecimal()}
+
+
 def _label_rows(
     table: Table, id_name: str | None, names: list[str]
 ) -> Iterator[tuple[int, str, tuple[object, ...], str | None]]:

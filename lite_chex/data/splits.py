@@ -8,7 +8,7 @@ are dealt out, so templated normal reports and a patient's follow-ups never leak
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -106,6 +106,21 @@ def check_disjoint(splits: Mapping[str, Sequence[Report]]) -> None:
                     f'splits "{one}" and "{other}" share {patients} patient{"s"[: patients != 1]} and '
                     f"{texts} report text{'s'[: texts != 1]}; split by patient and by text, never by row"
                 )
+
+
+def check_apart(reports: Iterable[Report], held_out: Iterable[Report], what: str) -> None:
+    """Refuse a stream of reports (any number: none is kept) that shares a patient or a text with held-out ones.
+
+    Raises:
+        UserError: with how many reports of the stream do; ``what`` names it.
+    """
+    kept = {key for report in held_out for key in _keys(report)}
+    shared = sum(not kept.isdisjoint(_keys(report)) for report in reports)
+    if shared:
+        raise UserError(
+            f"{what}: {shared} of its reports share a patient or a text with the test split; leave them out, or "
+            "the test says nothing"
+        )
 
 
 def without_shared(splits: Mapping[str, Sequence[Report]], keep: Sequence[str]) -> dict[str, list[Report]]:

@@ -183,6 +183,7 @@ def generate(n: int, seed: int, style: Length = "mixed") -> list[SyntheticReport
 SAMPLE_FILES: tuple[tuple[str, int, Length, bool], ...] = (
     ("train", 1200, "short", False), ("validation", 200, "short", True), ("preference", 400, "short", True),
     ("test", 600, "short", True), ("mixed", 150, "mixed", True), ("preference_more", 800, "short", True),
+    ("train_more", 3600, "short", False),
 )  # fmt: skip
 
 
@@ -193,7 +194,7 @@ def samples(seed: int) -> dict[str, list[SyntheticReport]]:
 
 
 def write_samples(out: Path, seed: int) -> None:
-    """Write ``data_samples/``: reports of five splits, and gold labels of all but train."""
+    """Write ``data_samples/``: the reports of each file, and gold labels of all but train."""
     out.mkdir(parents=True, exist_ok=True)
     made = samples(seed)
     for name, _, _, gold in SAMPLE_FILES:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lite_chex.data.labels import unlabelled_rows
 from lite_chex.data.readers import ROW_ID, id_column_of, iter_reports, report_columns
 from lite_chex.data.records import LabelTable
 from lite_chex.data.tables import Table
@@ -93,17 +94,6 @@ def positions(gold: LabelTable, gold_path: Path, other: LabelTable, path: Path) 
     return found
 
 
-def _unlabelled(path: Path) -> set[str]:
-    """The row numbers that ``litechex label`` could not label, from ``<path>.errors.csv`` where there is one."""
-    errors = path.with_name(path.name + ".errors.csv")
-    if not errors.exists():
-        return set()
-    table = Table(errors)
-    if ROW_ID not in table.columns:
-        return set()
-    return {str(row.cells[0]) for row in table.rows([ROW_ID])}
-
-
 def _probabilities(path: Path, findings: FindingSet, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32] | None:
     """``p_<finding>_<certainty>`` columns as ``[n, F, 4]`` in the gold's order; NaN where there is no figure."""
     table = Table(path)
@@ -148,7 +138,7 @@ def read_eval_input(
     if not len(gold):
         raise UserError(f"{gold_path}: has no rows; there is nothing to score")
     scored = np.flatnonzero(gold.columns)
-    chosen = FindingSet(findings.name, tuple(findings.names[i] for i in scored))
+    chosen = findings.only(scored)
     result = EvalInput(
         gold=gold.values[:, scored],
         systems={},
@@ -166,6 +156,22 @@ def read_eval_input(
     if reports is not None:
         _add_reports(result, reports, gold, gold_path, id_column, text_column)
     return result
+
+
+def add_predictions(
+    data: EvalInput, predictions: Mapping[str, Path], reports: Path, id_column: str | None = None
+) -> None:
+    """Score label files beside what ``data`` has already (the stages of a run), matched by the ids of ``reports``.
+
+    Raises:
+        UserError: if a file is missing or unreadable, has none of the ids, or takes another system's name.
+    """
+    columns = np.ones(len(data.findings), dtype=bool)
+    gold = LabelTable(data.findings, list(data.row_names), data.gold, columns, id_column_of(reports, id_column))
+    for name, path in predictions.items():
+        if name in data.systems:
+            raise UserError(f"--pred {name}=…: the run has a row of that name; give the file another")
+        _add_prediction(data, name, path, gold, reports, data.findings, np.flatnonzero(columns), id_column)
 
 
 def _own(path: Path, id_column: str | None) -> str | None:
@@ -204,8 +210,8 @@ def _add_prediction(
         )
     if extra := len(table) - int(matched.sum()):
         result.notes.append(f"{name}: {_plural(extra, 'prediction')} without gold ignored.")
-    if failed := _unlabelled(path):
-        marked = matched & np.isin(rows, [int(row) for row in failed if row.isdecimal()])
+    if failed := unlabelled_rows(path):
+        marked = matched & np.isin(rows, list(failed))
         unreadable |= marked
         result.notes.append(
             f"{name}: {path.name}.errors.csv names {_plural(int(marked.sum()), 'gold row')} without an answer: "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -27,6 +29,15 @@ def _widest(texts: list[str]) -> int:
 
 def _longest_word(texts: list[str]) -> int:
     return max((len(word) for text in texts for word in text.split()), default=1)
+
+
+def _header(table: Table, i: int) -> str:
+    """Column ``i``'s header in lines no wider than the column has to be: its cells, or its longest word."""
+    header = table.columns[i]
+    if not table.splittable:
+        return header
+    width = max(_widest([marked(row[len(table.lead) + i]) for row in table.rows]), _longest_word([header]))
+    return "\n".join(part for line in header.split("\n") for part in textwrap.wrap(line, width) or [""])
 
 
 def _parts(table: Table, width: int, padding: int) -> list[list[int]]:
@@ -68,7 +79,7 @@ def render_table(table: Table, console: Console) -> None:
             else:
                 grid.add_column(header, min_width=longest)
         for i in part:
-            grid.add_column(table.columns[i], no_wrap=table.splittable, overflow="fold")
+            grid.add_column(_header(table, i), no_wrap=table.splittable, overflow="fold")
         for row in table.rows:
             grid.add_row(*(_text(cell) for cell in row[:names]), *(_text(row[names + i]) for i in part))
         console.print(grid)

@@ -1,9 +1,11 @@
 """Any OpenAI-compatible server as a labeler (the paper's GPT-4 row): vLLM, llama.cpp, or a paid service.
 
-The server is asked for a JSON-schema answer, and No Finding is set to absent where the answer contradicts
-itself. PhysioNet's agreement forbids sending MIMIC reports to third parties, so an address that is not
-this machine's is refused unless the user says that these reports may be sent. For a local address no
-proxy of the environment is used and no redirect followed: both would carry reports elsewhere.
+The server is asked for a JSON-schema answer. One that refuses the schema, or takes no notice of it
+(``transformers serve``), is asked for the object in words; its answer is searched for the object, and asked
+for again where there is none. No Finding is set to absent where the answer contradicts itself. PhysioNet's
+agreement forbids sending MIMIC reports to third parties, so an address that is not this machine's is refused
+unless the user says that these reports may be sent. For a local address no proxy of the environment is used
+and no redirect followed: both would carry reports elsewhere.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import hashlib
 import ipaddress
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ import numpy as np
 
 from lite_chex.data.records import Report
 from lite_chex.errors import UserError
-from lite_chex.findings import NO_FINDING, Certainty, FindingSet
+from lite_chex.findings import NO_FINDING, Certainty, FindingSet, LabelArray
 from lite_chex.labelers.base import TOO_LONG, LabelBatch
 from lite_chex.labelers.registry import ServerOptions
 from lite_chex.prompt import instruction
@@ -34,6 +37,9 @@ OPENAI_URL = "https://api.openai.com/v1"
 CHARACTERS_PER_TOKEN = 4
 """A rule of thumb for English with GPT-like tokenizers; reports with many numbers need more tokens."""
 UNREADABLE = "the server's answer is not the JSON that was asked for"
+ASK_AGAIN = 2
+"""How often an unreadable answer is asked for again."""
+_REFUSES_SCHEMA = re.compile(r"response_format|json_schema", re.I)
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,25 @@ def question(findings: FindingSet) -> str:
     return text
 
 
+def in_words(findings: FindingSet) -> str:
+    """What stands in for the JSON schema where a server has no use for one."""
+    skeleton = json.dumps(dict.fromkeys(findings.names, "…"), ensure_ascii=False)
+    return f"Write nothing but this object, each … replaced: {skeleton}"
+
+
+def read_answer(text: str, findings: FindingSet) -> LabelArray | None:
+    """Labels of an answer that may stand between other words, in a code fence or behind its reasoning."""
+    said = text.rpartition("</think>")[2]
+    start = said.find("{")
+    while start >= 0:
+        end = said.find("}", start)
+        labels = findings.from_json(said[start : end + 1]) if end >= 0 else None
+        if labels is not None:
+            return labels
+        start = said.find("{", start + 1)
+    return None
+
+
 def is_loopback(url: str) -> bool:
     """True where the address can only be this machine; a name other than localhost is never trusted."""
     host = urlsplit(url).hostname or ""
@@ -89,6 +114,8 @@ class OpenAILabeler:
         self.model, self.findings, self.server = model, findings, server
         self.url = server.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         self._question = question(findings)
+        self._schema = True
+        """False once the server refused a request for its schema."""
         self._client = self._connect()
 
     def _connect(self) -> Any:
@@ -145,7 +172,7 @@ class OpenAILabeler:
         if len(refused) == len(answers) and not all(r.too_long for r in refused):
             raise UserError(
                 f"{self.url}: the server refused every request of a batch (HTTP {refused[0].status}); "
-                "it must serve chat completions with response_format json_schema. Run again to go on"
+                "it must serve chat completions. Run again to go on"
             )
         values = np.full((len(reports), len(self.findings)), Certainty.ABSENT, dtype=np.int8)
         errors: list[str | None] = [None] * len(reports)
@@ -153,26 +180,45 @@ class OpenAILabeler:
             if isinstance(answer, _Refused):
                 errors[i] = answer.reason
                 continue
-            read = self.findings.from_json(answer)
-            if read is None:
+            if answer is None:
                 errors[i] = UNREADABLE
             else:
-                values[i] = self.findings.consistent(read)
+                values[i] = self.findings.consistent(answer)
         return LabelBatch(values, None, tuple(errors) if any(errors) else None)
 
-    def _ask(self, report: str) -> str | _Refused:
+    def _ask(self, report: str) -> LabelArray | _Refused | None:
+        """The labels of a report; None where no answer was readable."""
+        messages = [{"role": "system", "content": self._question}, {"role": "user", "content": report}]
+        for _ in range(1 + ASK_AGAIN):
+            answer = self._complete(messages)
+            if isinstance(answer, _Refused):
+                return answer
+            labels = read_answer(answer, self.findings)
+            if labels is not None:
+                return labels
+            again = {"role": "user", "content": f"That was not the object. {in_words(self.findings)}"}
+            messages = [*messages[:2], {"role": "assistant", "content": answer}, again]
+        return None
+
+    def _complete(self, messages: list[dict[str, str]]) -> str | _Refused:
+        """One answer; where the server refuses the schema, asked for without it from then on."""
+        if self._schema:
+            schema = {"name": "chexpert_labels", "strict": True, "schema": self.findings.json_schema()}
+            answer = self._request(messages, {"response_format": {"type": "json_schema", "json_schema": schema}})
+            if not (isinstance(answer, _Refused) and answer.schema):
+                return answer
+            self._schema = False
+        system = {"role": "system", "content": f"{messages[0]['content']} {in_words(self.findings)}"}
+        return self._request([system, *messages[1:]], {})
+
+    def _request(self, messages: list[dict[str, str]], extra: dict[str, Any]) -> str | _Refused:
         import openai
 
-        schema = {"name": "chexpert_labels", "strict": True, "schema": self.findings.json_schema()}
         # OpenAI's newer models know only the newer name of the limit, most local servers only the older.
         limit = {"max_completion_tokens" if self.url == OPENAI_URL else "max_tokens": 50 * len(self.findings)}
         try:
             completion = self._client.chat.completions.create(
-                model=self.model,
-                messages=[{"role": "system", "content": self._question}, {"role": "user", "content": report}],
-                response_format={"type": "json_schema", "json_schema": schema},
-                temperature=0,
-                **limit,
+                model=self.model, messages=messages, temperature=0, **extra, **limit
             )
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise UserError(
@@ -189,7 +235,9 @@ class OpenAILabeler:
                 "run the same command again later, maybe with a lower --concurrency, to go on"
             ) from error
         except openai.APIStatusError as error:
-            return _Refused(error.status_code, _too_long(error))
+            # The body: the client's message holds it only where it is of OpenAI's own form.
+            refuses_schema = error.status_code in (400, 422) and _REFUSES_SCHEMA.search(error.response.text)
+            return _Refused(error.status_code, _too_long(error), bool(extra and refuses_schema))
         except openai.APIConnectionError as error:
             raise UserError(
                 f"{self.url}: the server does not answer; start it, then run the same command again to go on"
@@ -204,7 +252,7 @@ def _too_long(error: openai.APIStatusError) -> bool:
     return (
         error.code == "context_length_exceeded"
         or error.type == "exceed_context_size_error"
-        or "maximum context length" in error.message
+        or "maximum context length" in error.response.text
     )
 
 
@@ -215,6 +263,7 @@ class _Refused:
 
     status: int
     too_long: bool
+    schema: bool = False
 
     @property
     def reason(self) -> str:

@@ -50,11 +50,21 @@ _TOKEN = re.compile(r"[a-z0-9]+|\?")
 _LITERAL = re.compile(r"[a-z0-9]+|\\\?")
 
 
-class Lexicon:
-    """Every phrase and cue, filed by its beginning."""
+_Buckets = dict[str, list[tuple[re.Pattern[str], Kind, tuple[str, ...]]]]
 
-    def __init__(self, phrases: Mapping[str, Sequence[str]]) -> None:
-        self._buckets: dict[str, list[tuple[re.Pattern[str], Kind, tuple[str, ...]]]] = defaultdict(list)
+
+class Lexicon:
+    """Every phrase and cue, filed by its beginning.
+
+    Args:
+        own: phrases of findings that a user added. They are found first, also within a longer phrase of ours.
+    """
+
+    def __init__(self, phrases: Mapping[str, Sequence[str]], own: Mapping[str, Sequence[str]] | None = None) -> None:
+        self._buckets: _Buckets = defaultdict(list)
+        for finding, sources in (own or {}).items():
+            self._add(sources, Kind.MENTION, finding)
+        self._own, self._buckets = self._buckets, defaultdict(list)
         for finding, sources in phrases.items():
             self._add(sources, Kind.MENTION, finding)
         for source, findings in vocabulary.MULTI_PHRASES.items():
@@ -96,27 +106,39 @@ class Lexicon:
 
     def scan(self, text: str) -> list[Item]:
         """The items of a folded sentence from left to right: at each word the longest match, then on behind it."""
+        if not self._own:
+            return _longest_matches(text, self._buckets, 0, len(text))
         items: list[Item] = []
         behind = 0
-        for token in _TOKEN.finditer(text):
-            start = token.start()
-            if start < behind:
-                continue
-            bucket = self._buckets.get(token.group()[:3])
-            if bucket is None:
-                continue
-            longest = start
-            best: list[Item] = []
-            for pattern, kind, names in bucket:
-                match = pattern.match(text, start)
-                if match is not None and match.end() >= longest:
-                    if match.end() > longest:
-                        best, longest = [], match.end()
-                    best.append(Item(kind, start, longest, names))
-            if best:
-                items.extend(best)
-                behind = longest
-        return items
+        for item in _longest_matches(text, self._own, 0, len(text)):
+            items += [*_longest_matches(text, self._buckets, behind, item.start), item]
+            behind = item.end
+        return items + _longest_matches(text, self._buckets, behind, len(text))
+
+
+def _longest_matches(text: str, buckets: _Buckets, start: int, end: int) -> list[Item]:
+    """The items between two places of the text."""
+    items: list[Item] = []
+    behind = start
+    for token in _TOKEN.finditer(text, start, end):
+        at = token.start()
+        if at < behind:
+            continue
+        bucket = buckets.get(token.group()[:3])
+        if bucket is None:
+            continue
+        longest = at
+        best: list[Item] = []
+        for pattern, kind, names in bucket:
+            match = pattern.match(text, at, end)
+            if match is not None and match.end() >= longest:
+                if match.end() > longest:
+                    best, longest = [], match.end()
+                best.append(Item(kind, at, longest, names))
+        if best:
+            items.extend(best)
+            behind = longest
+    return items
 
 
 def _unfold(source: str) -> list[str]:

@@ -50,8 +50,8 @@ class RuleLabeler:
     Args:
         findings: the findings to label. A name that the built-in vocabulary does not know needs phrases, else
             the name itself is the phrase.
-        phrases: plain words per finding. They are added to a built-in finding's own, and are the whole list of
-            any other finding.
+        phrases: plain words per finding; None takes the set's own. They are added to a built-in finding's
+            own, and are the whole list of any other finding.
 
     Raises:
         UserError: if phrases name a finding that is not in the set, or do not begin with a word.
@@ -61,12 +61,16 @@ class RuleLabeler:
 
     def __init__(self, findings: FindingSet = PAPER13, phrases: Mapping[str, Sequence[str]] | None = None) -> None:
         self.findings = findings
-        self._phrases = {k: tuple(v) for k, v in (phrases or {}).items()}
+        given = findings.phrases if phrases is None else phrases
+        self._phrases = {k: tuple(v) for k, v in given.items()}
         self._build()
 
     def _build(self) -> None:
         lexicon: dict[str, list[str]] = {k: list(v) for k, v in rule_phrases.FINDING_PHRASES.items()}
-        self._named = {ALIASES.get(n, n): n for n in self.findings.names}
+        known = {name: builtin for builtin, name in self.findings.aliases.items() if builtin in lexicon}
+        own = {name: known.get(name, ALIASES.get(name, name)) for name in self.findings.names}
+        self._named = {builtin: name for name, builtin in own.items()}
+        added: dict[str, list[str]] = {}
         for finding, words in self._phrases.items():
             if finding not in self.findings.names or finding == NO_FINDING:
                 raise UserError(
@@ -75,13 +79,16 @@ class RuleLabeler:
             bad = [w for w in words if not re.match(r"\s*[a-z0-9]", w, re.I)]
             if bad:
                 raise UserError(f'phrases of "{finding}": a phrase must begin with a letter or a digit, not {bad[0]!r}')
-            if not words:
-                continue
-            lexicon.setdefault(ALIASES.get(finding, finding), []).extend(_plain(w) for w in words)
+            added.setdefault(own[finding], []).extend(_plain(w) for w in words)
         for finding, name in self._named.items():
-            if finding != NO_FINDING and finding not in lexicon:
-                lexicon[finding] = [_plain(name)]
+            if finding != NO_FINDING and finding not in lexicon and not added.get(finding):
+                added[finding] = [_plain(name)]
+        for finding in lexicon:
+            lexicon[finding] += added.pop(finding, [])
         self._rules = SentenceRules(Lexicon(lexicon))
+        # The user's findings are read apart, so that they change nothing about the others.
+        self._own_rules = SentenceRules(Lexicon(lexicon, added)) if added else None
+        self._own = frozenset(added)
         self._speller = Speller(
             w for words in self._phrases.values() for phrase in words for w in phrase.lower().split()
         )
@@ -96,7 +103,8 @@ class RuleLabeler:
 
     def fingerprint(self) -> str:
         """Of the rules' code and vocabulary, the findings and the phrases."""
-        digest = hashlib.sha256(f"{self.findings.names}|{sorted(self._phrases.items())}".encode())
+        named = sorted(self._named.items())
+        digest = hashlib.sha256(f"{self.findings.names}|{named}|{sorted(self._phrases.items())}".encode())
         for source in sorted(Path(__file__).parent.glob("rule*.py")):
             digest.update(source.read_bytes())
         return f"rules-{digest.hexdigest()[:16]}"
@@ -137,6 +145,8 @@ class RuleLabeler:
                     self._memo.clear()
                 mended = self._speller.mend(sentence.text)
                 statements = self._rules.read(mended.text)
+                if self._own_rules is not None:
+                    statements += [s for s in self._own_rules.read(mended.text) if s.finding in self._own]
                 if mended.shifts:
                     statements = [s.moved(mended.place) for s in statements]
                 self._memo[sentence.text] = statements

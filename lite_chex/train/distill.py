@@ -1,63 +1,66 @@
-"""Train a student on a teacher's labels of a corpus: reports and a label CSV in, a student's folder out."""
+"""Train a student on a teacher's labels of reports: files of both in, a student's folder out."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 
-from lite_chex.data.labels import read_labels
+from lite_chex.data.labels import read_labels, unlabelled_rows
 from lite_chex.data.readers import iter_reports
 from lite_chex.errors import UserError
+from lite_chex.evaluate.evaluation import score
 from lite_chex.findings import SKIP, Certainty, FindingSet
 from lite_chex.labelers.committed import file_digest
 from lite_chex.labelers.encoder import label_batch, token_ids
 from lite_chex.labelers.progress import RunProgress
 from lite_chex.labelers.student import STUDENT_FILE, build_student, context_length, save_student
+from lite_chex.recipe import NEW_ENCODER
 
 if TYPE_CHECKING:
     import torch
     from transformers import TrainerCallback
 
+    from lite_chex.recipe import DistillSection
+
 IGNORED = -100
 """PyTorch's mark of a cell that is not learnt."""
 
+METRICS = ("macro_f1", "agreement", "mentioned")
 CHECKPOINTS = "checkpoints"
 JOB_FILE = "distill.json"
 
 
 @dataclass(frozen=True)
-class DistillOptions:
-    """Training options, under transformers' names."""
+class TaughtFile:
+    """A file of reports, and the file of a teacher's labels of them."""
 
-    num_train_epochs: float = 3.0
-    learning_rate: float = 5e-5
-    per_device_train_batch_size: int = 16
-    warmup_ratio: float = 0.1
-    weight_decay: float = 0.01
-    max_length: int | None = None
-    validation: float = 0.05
-    seed: int = 0
-    resume: bool = False
+    reports: Path
+    labels: Path
+    text_column: str | None = None
+    id_column: str | None = None
 
 
 @dataclass(frozen=True)
 class DistillSummary:
     """train / validation: reports of each part. skipped: reports without labels, empty or too long.
 
-    agreement: the share of validation cells on which the student says what the teacher says.
-    mentioned: the same over the cells that the teacher calls positive, negative or uncertain.
+    Of the student against its teacher, on the validation part: macro F1; agreement: the share of cells on
+    which both say the same; mentioned: the same over the cells that the teacher calls positive, negative or
+    uncertain.
     """
 
     train: int
     validation: int
     skipped: int
+    macro_f1: float
     agreement: float
     mentioned: float
 
@@ -73,21 +76,20 @@ class _Corpus:
 
 
 def distill(
-    reports: Path,
-    labels: Path,
-    base: str,
-    output: Path,
+    files: Sequence[TaughtFile],
+    section: DistillSection,
     findings: FindingSet,
-    options: DistillOptions,
+    output: Path,
     *,
-    text_column: str | None = None,
-    id_column: str | None = None,
+    seed: int = 0,
+    resume: bool = False,
     console: Console | None = None,
 ) -> DistillSummary:
-    """Train encoder ``base`` on ``labels`` of ``reports`` and write the student of the best epoch to ``output``.
+    """Train an encoder on the labels of ``files`` and write the student of the best epoch to ``output``.
 
-    The validation part is chosen by the report's text, so that a text that stands twice is never on both
-    sides. Only safetensors weights are loaded, and no code of the model's own.
+    Best is the epoch with the highest macro F1 against the teacher on the validation part, which is chosen by
+    the report's text: a text that stands twice is never on both sides. Only safetensors weights are loaded,
+    and no code of the model's own.
 
     Raises:
         UserError: if the base is not found or is no encoder, no report has labels, or ``output`` holds
@@ -97,11 +99,11 @@ def distill(
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     console = console or Console()
-    checkpoint = _prepare(output, _job(reports, labels, base, findings, options), options.resume)
-    torch.manual_seed(options.seed)  # before the heads are drawn
-    encoder, tokenizer = _load_base(base)
-    max_length = min(options.max_length or 512, context_length(encoder.config, tokenizer))
-    corpus = _read_corpus(reports, labels, findings, tokenizer, max_length, options.validation, text_column, id_column)
+    checkpoint = _prepare(output, _job(files, section, findings, seed), resume)
+    torch.manual_seed(seed)  # before anything is drawn
+    encoder, tokenizer = _base(section.model_name_or_path, output / CHECKPOINTS, files)
+    max_length = min(section.max_length or 512, context_length(encoder.config, tokenizer))
+    corpus = _read_corpus(files, findings, tokenizer, max_length, section.validation_fraction)
     student = build_student(encoder, encoder.config.hidden_size, len(findings))
     parts = [_Part(corpus, np.flatnonzero(corpus.held_out == side)) for side in (False, True)]
     console.print(
@@ -110,12 +112,12 @@ def distill(
     )
     arguments = TrainingArguments(
         output_dir=str(output / CHECKPOINTS),
-        num_train_epochs=options.num_train_epochs,
-        learning_rate=options.learning_rate,
-        per_device_train_batch_size=options.per_device_train_batch_size,
-        per_device_eval_batch_size=options.per_device_train_batch_size,
-        warmup_steps=options.warmup_ratio,
-        weight_decay=options.weight_decay,
+        num_train_epochs=section.num_train_epochs,
+        learning_rate=section.learning_rate,
+        per_device_train_batch_size=section.per_device_train_batch_size,
+        per_device_eval_batch_size=section.per_device_train_batch_size,
+        warmup_steps=section.warmup_ratio,
+        weight_decay=section.weight_decay,
         lr_scheduler_type="linear",
         train_sampling_strategy="group_by_length",
         length_column_name="length",
@@ -123,12 +125,12 @@ def distill(
         save_strategy="epoch",
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model="mentioned",
+        metric_for_best_model="macro_f1",
         greater_is_better=True,
         label_names=["labels"],
         remove_unused_columns=False,
         report_to=[],
-        seed=options.seed,
+        seed=seed,
         logging_strategy="no",
         disable_tqdm=True,  # RunProgress shows how far it is
         use_cpu=not torch.cuda.is_available(),
@@ -145,35 +147,33 @@ def distill(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_show(console))
     trainer.train(resume_from_checkpoint=checkpoint)
+    _write_metrics(output, trainer.state.log_history)
     figures = trainer.evaluate()
     save_student(student, tokenizer, findings, max_length, output)
     shutil.rmtree(output / CHECKPOINTS)  # optimizer states, several times the student's size
-    return DistillSummary(
-        len(parts[0]), len(parts[1]), corpus.skipped, figures["eval_agreement"], figures["eval_mentioned"]
-    )
+    return DistillSummary(len(parts[0]), len(parts[1]), corpus.skipped, *(figures[f"eval_{name}"] for name in METRICS))
 
 
-def _job(reports: Path, labels: Path, base: str, findings: FindingSet, options: DistillOptions) -> dict[str, object]:
+def _job(files: Sequence[TaughtFile], section: DistillSection, findings: FindingSet, seed: int) -> dict[str, object]:
     """What a resumed run must have in common with the one that it goes on with."""
-    for path in (reports, labels):
+    for path in (p for file in files for p in (file.reports, file.labels)):
         if not path.is_file():
             raise UserError(f"{path}: no such file")
-    job: dict[str, object] = {"reports": file_digest(reports), "labels": file_digest(labels), "base": base}
-    job.update(asdict(options), findings=list(findings.names))
-    del job["resume"]
-    return job
+    digests = [[file_digest(f.reports), file_digest(f.labels), f.text_column, f.id_column] for f in files]
+    options = section.model_dump(mode="json", exclude={"teacher", "reports"})
+    return {"files": digests, "findings": list(findings.names), "seed": seed, **options}
 
 
 def _prepare(output: Path, job: dict[str, object], resume: bool) -> str | None:
     """Make the folder, or find the checkpoint to go on from (None: from the start)."""
     if (output / STUDENT_FILE).exists():
-        raise UserError(f"{output}: holds a finished student; choose another --output")
+        raise UserError(f"{output}: holds a finished student; name another folder")
     # trainer_state.json is written last: a folder without it is what a killed run left.
     found = {int(f.parent.name.split("-")[1]): f.parent for f in (output / CHECKPOINTS).glob("*-*/trainer_state.json")}
     if found and not resume:
-        raise UserError(f"{output}: holds an unfinished run; --resume goes on with it, another --output keeps both")
+        raise UserError(f"{output}: holds an unfinished run; --resume goes on with it, another folder keeps both")
     if found and json.loads((output / JOB_FILE).read_text(encoding="utf-8")) != job:
-        raise UserError(f"{output}: the files or options of the unfinished run were others; choose another --output")
+        raise UserError(f"{output}: the files or options of the unfinished run were others; name another folder")
     output.mkdir(parents=True, exist_ok=True)
     (output / JOB_FILE).write_text(json.dumps(job, indent=1) + "\n", encoding="utf-8")
     for folder in (output / CHECKPOINTS).glob("checkpoint-*"):
@@ -199,14 +199,36 @@ def _show(console: Console) -> TrainerCallback:
         def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             metrics = kwargs["metrics"]
             if not self.finished:  # not the last one, which only repeats the best epoch
-                share = f"agreement {metrics['eval_agreement']:.1%}, where mentioned {metrics['eval_mentioned']:.1%}"
-                console.print(f"epoch {state.epoch:.3g}: held-out {share}", highlight=False)
+                console.print(
+                    f"epoch {state.epoch:.3g}: macro F1 {metrics['eval_macro_f1']:.3f} against the teacher, "
+                    f"{metrics['eval_agreement']:.1%} of all cells alike",
+                    highlight=False,
+                )
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.finished = True
             self.bar.__exit__(None, None, None)
 
     return Show()
+
+
+def _base(name: str, folder: Path, files: Sequence[TaughtFile]) -> tuple[Any, Any]:
+    """Encoder and tokenizer; a new encoder is made once and kept with the checkpoints, for a resumed run."""
+    if name != NEW_ENCODER:
+        return _load_base(name)
+    made = folder / NEW_ENCODER
+    if not (made / "config.json").is_file():
+        from lite_chex.train.new_encoder import make_encoder
+
+        texts = (r.text for f in files for r in iter_reports(f.reports, f.text_column, f.id_column))
+        make_encoder(texts, made)
+    return _load_base(str(made))
+
+
+def check_student_base(name: str) -> None:
+    """Raise a UserError where :func:`distill` would find no encoder under that name."""
+    if name != NEW_ENCODER:
+        _load_base(name)
 
 
 def _load_base(base: str) -> tuple[Any, Any]:
@@ -219,48 +241,52 @@ def _load_base(base: str) -> tuple[Any, Any]:
         encoder = AutoModel.from_pretrained(base, local_files_only=local, use_safetensors=True, dtype="float32")
     except (OSError, ValueError) as error:
         raise UserError(
-            f'--base: no encoder with safetensors weights was found under "{base}"; '
-            "give the folder of one, or a hub name that this machine can reach"
+            f'distill.model_name_or_path (--base): no encoder with safetensors weights was found under "{base}"; give '
+            f'the folder of one, a hub name that this machine can reach, or "{NEW_ENCODER}" for a small untrained one'
         ) from error
     if getattr(encoder.config, "is_encoder_decoder", False) or not hasattr(encoder.config, "hidden_size"):
-        raise UserError(f'--base: "{base}" is no BERT-like encoder')
+        raise UserError(f'distill.model_name_or_path (--base): "{base}" is no BERT-like encoder')
     return encoder, tokenizer
 
 
 def _read_corpus(
-    reports: Path,
-    labels: Path,
-    findings: FindingSet,
-    tokenizer: Any,
-    max_length: int,
-    validation: float,
-    text_column: str | None,
-    id_column: str | None,
+    files: Sequence[TaughtFile], findings: FindingSet, tokenizer: Any, max_length: int, validation: float
 ) -> _Corpus:
-    table = read_labels(labels, findings)
-    rows = {study_id: i for i, study_id in enumerate(table.ids)}
-    targets = table.values.astype(np.int64)
-    targets[:, ~table.columns] = IGNORED  # a finding without a column is unknown here, not absent
-    targets[table.values == SKIP] = IGNORED
     ids: list[np.ndarray] = []
-    picked: list[int] = []
+    picked: list[np.ndarray] = []
     held_out: list[bool] = []
     skipped = 0
-    for report in iter_reports(reports, text_column, id_column):
-        row = rows.get(report.study_id)
-        tokens = token_ids(tokenizer, [report.text])[0] if row is not None and report.text.strip() else []
-        if row is None or not tokens or len(tokens) > max_length:
-            skipped += 1
-            continue
-        ids.append(np.array(tokens, dtype=np.int32))
-        picked.append(row)
-        held_out.append(_share(report.text) < validation)
-    if not ids or all(held_out) or not any(held_out):
-        raise UserError(
-            f"{labels}: {len(ids)} of its ids have a report in {reports} that can be learnt from; "
-            "both files must share ids, and hold enough reports for a validation part"
-        )
-    return _Corpus(ids, targets[picked], np.array(held_out), skipped)
+    for file in files:
+        table = read_labels(file.labels, findings)
+        targets = table.values.astype(np.int64)
+        targets[:, ~table.columns] = IGNORED  # a finding without a column is unknown here, not absent
+        targets[table.values == SKIP] = IGNORED
+        failed = unlabelled_rows(file.labels)  # their labels are empty because there was no answer
+        rows = {study_id: i for i, study_id in enumerate(table.ids) if i not in failed}
+        before = len(ids)
+        for report in iter_reports(file.reports, file.text_column, file.id_column):
+            row = rows.get(report.study_id)
+            tokens = token_ids(tokenizer, [report.text])[0] if row is not None and report.text.strip() else []
+            if row is None or not tokens or len(tokens) > max_length:
+                skipped += 1
+                continue
+            ids.append(np.array(tokens, dtype=np.int32))
+            picked.append(targets[row])
+            held_out.append(_share(report.text) < validation)
+        if len(ids) == before:
+            raise UserError(
+                f"{file.labels}: 0 of its ids have a report in {file.reports} that can be learnt from; "
+                "both files must share ids"
+            )
+    if all(held_out) or not any(held_out):
+        raise UserError(f"{files[0].reports}: {len(ids)} reports are too few for a validation part; give more")
+    return _Corpus(ids, np.stack(picked), np.array(held_out), skipped)
+
+
+def _write_metrics(output: Path, history: Sequence[dict[str, float]]) -> None:
+    """``metrics.jsonl``: one row per validation."""
+    rows = [{"step": h["step"], **{k: round(h[f"eval_{k}"], 6) for k in METRICS}} for h in history if "eval_loss" in h]
+    (output / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _share(text: str) -> float:
@@ -302,10 +328,13 @@ class _Collator:
 
 
 def _agreement(logits: np.ndarray, labels: np.ndarray, findings: FindingSet) -> dict[str, float]:
+    """:data:`METRICS` of the student's logits ``[n, F, 4]`` against the teacher's labels ``[n, F]``."""
     values = label_batch(logits, findings, None, constrained=True).values
     right, known = values == labels, labels != IGNORED
     mentioned = known & (labels != Certainty.ABSENT)
+    taught = np.where(known, labels, SKIP).astype(np.int8)
     return {
+        "macro_f1": score(taught, values, findings).macro_f1 or 0.0,
         "agreement": float(right[known].mean()) if known.any() else 0.0,
         "mentioned": float(right[mentioned].mean()) if mentioned.any() else 0.0,
     }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lite_chex.data.preferences import AnswerGroup, read_pairs, split_groups
 from lite_chex.model.adapters import load_adapter, role, save_adapter
 from lite_chex.model.backbone import load_base
+from lite_chex.train.lineage import parents, require_fresh
 from lite_chex.train.ppo_loop import _validation
 from lite_chex.train.preferences import PAIRS_FILE, make_preferences
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
@@ -28,27 +29,29 @@ def train_dpo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
     """Train the DPO adapter of a run; makes the preference pairs first where the run has none.
 
     Raises:
-        UserError: if the run has no SFT stage, or pairs are missing or wrong.
+        UserError: if the run has no SFT stage, or pairs are missing, wrong or of an earlier SFT.
     """
-    from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
-
-    from lite_chex.train.trainer import Selection, run_trainer, training_arguments
-
     clock, section, stage = Clock(), recipe.dpo, Stage(recipe, "dpo")
     sft = Stage(recipe, "sft").require("DPO")
     pairs_path = recipe.run_dir / PAIRS_FILE
     if not pairs_path.is_file():
         console.print("the run has no preference pairs yet: making them first")
         make_preferences(recipe, console)
+    require_fresh(recipe, "preferences")
     groups = read_pairs(pairs_path, recipe.findings)
     train, _ = split_groups(groups, recipe.preferences.validation_fraction, recipe.seed)
+    # Seconds of imports: after everything that a user can get wrong.
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    from lite_chex.train.trainer import Selection, run_trainer, training_arguments
+
     seed_everything(recipe.seed)
     backbone = load_base(recipe.model)
     load_adapter(backbone, sft, "default", trainable=True)
     setup = Setup(recipe, backbone)
     validation = Validation(setup, setup.within_length(_validation(recipe))[0])
-    stage.begin(resume)
+    stage.begin(resume, parents(recipe, "dpo"))
 
     class Trainer(DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:

@@ -54,7 +54,7 @@ def rule_labels(texts: Sequence[str], recipe: Recipe) -> LabelArray:
 
     if not texts:
         return np.empty((0, len(recipe.findings)), dtype=np.int8)
-    return RuleLabeler(recipe.findings, recipe.data.custom_findings).label(list(texts)).values
+    return RuleLabeler(recipe.findings).label(list(texts)).values
 
 
 def load_source(source: Source, recipe: Recipe) -> Examples:
@@ -166,18 +166,26 @@ def error_score(
     return missed * miss.sum(1) + hallucinated * extra.sum(1) + wrong_certainty * differs.sum(1)
 
 
-def single_edits(gold: LabelArray, findings: FindingSet, count: int, rng: np.random.Generator) -> LabelArray:
+def single_edits(
+    gold: LabelArray, findings: FindingSet, count: int, rng: np.random.Generator, answers: LabelArray | None = None
+) -> LabelArray:
     """Answers that differ from a gold answer in one cell (and its No Finding consequence): int8 ``[count, F]``.
 
-    Every other edit changes a finding that gold mentions, where there is one. Most cells are absent: edits of
-    any cell alike would nearly all invent a finding, and teach a reward model that saying nothing is best.
+    The first half takes over one wrong cell each of the policy's ``answers`` ``[K, F]``, in their order: the
+    mistakes that it really makes, one at a time, which is what a reward model has most to learn from. The rest
+    is random; every other one changes a finding that gold mentions, where there is one. Most cells are absent:
+    edits of any cell alike would nearly all invent a finding, and teach that saying nothing is best.
     """
     free = [i for i, name in enumerate(findings.names) if name != "No Finding"]
     mentioned = [i for i in free if gold[i] != Certainty.ABSENT] or free
-    edits = []
-    for k in range(count):
-        answer = gold.copy()
+    said = [] if answers is None else [(i, int(a[i])) for a in answers for i in free if a[i] != gold[i]]
+    changes = list(dict.fromkeys(said))[: count // 2]
+    for k in range(count - len(changes)):
         i = int(rng.choice(mentioned if k % 2 == 0 else free))
-        answer[i] = rng.choice([c for c in range(4) if c != gold[i]])
+        changes.append((i, int(rng.choice([c for c in range(4) if c != gold[i]]))))
+    edits = []
+    for i, value in changes:
+        answer = gold.copy()
+        answer[i] = value
         edits.append(findings.consistent(answer))
     return np.array(edits, dtype=np.int8).reshape(count, len(findings))

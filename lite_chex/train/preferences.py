@@ -17,8 +17,9 @@ from lite_chex.findings import SKIP, Certainty, LabelArray
 from lite_chex.model.adapters import for_inference, load_adapter
 from lite_chex.model.backbone import load_base
 from lite_chex.train.examples import Examples, check_splits, error_score, load_split, rule_labels, single_edits
+from lite_chex.train.lineage import record_pairs
 from lite_chex.train.progress import steps
-from lite_chex.train.run import Stage, seed_everything
+from lite_chex.train.run import PAIRS_FILE, Stage, seed_everything
 from lite_chex.train.setup import Setup, gumbel
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from lite_chex.recipe import Recipe
 
-PAIRS_FILE = "preferences.jsonl"
 CHUNK = 64
 
 
@@ -49,7 +49,7 @@ def sample_answers(setup: Setup, texts: list[str], console: Console, title: str,
     with steps(console, title, len(texts)) as bar:
         for start in range(0, len(texts), CHUNK):
             rows = slice(start, start + CHUNK)
-            first = setup.decoder.decode(bodies[rows], drafts[rows])
+            first = setup.decoder.decode(bodies[rows], drafts[rows], settle=False)
             greedy.append(first.values)
             logits.append(first.logits)
             drawn = []
@@ -101,6 +101,7 @@ def make_preferences(recipe: Recipe, console: Console, *, source_stage: str = "s
     if not groups:
         raise UserError("data.preference: no pair could be made; name a source with gold labels or preference_pairs")
     count = write_pairs(out, groups, findings)
+    record_pairs(recipe, sampled=bool(parts))
     console.print(f"{count} pairs of {len(groups)} reports -> {out}")
     return out
 
@@ -118,7 +119,8 @@ def _group(part: Examples, row: int, samples: Samples, recipe: Recipe, rng: np.r
     said = len(group.answers)  # by the policy itself
     gold_index = group.add(right) if section.include_gold else -1
     said = max(said, gold_index + 1)
-    for edit in single_edits(right, findings, section.num_edits, rng):
+    own = np.concatenate([samples.greedy[row][None], samples.sampled[row]])
+    for edit in single_edits(right, findings, section.num_edits, rng, own):
         group.add(edit)
     costs = error_score(
         gold,

@@ -21,6 +21,7 @@ from lite_chex.model.adapters import copy_into_default, for_inference, load_adap
 from lite_chex.model.backbone import load_base
 from lite_chex.train import losses
 from lite_chex.train.examples import Examples, error_score, load_split, merge
+from lite_chex.train.lineage import parents, require_fresh
 from lite_chex.train.preferences import PAIRS_FILE, Samples, make_preferences, sample_answers
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
 from lite_chex.train.setup import Setup
@@ -79,13 +80,8 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
     """Train the reward model of a run; makes the preference pairs first where the run has none.
 
     Raises:
-        UserError: if the run has no SFT stage, or pairs are missing or wrong.
+        UserError: if the run has no SFT stage, or pairs are missing, wrong or of an earlier SFT.
     """
-    from datasets import Dataset
-    from trl import RewardConfig, RewardTrainer
-
-    from lite_chex.train.trainer import Selection, run_trainer, training_arguments
-
     clock = Clock()
     section, stage = recipe.reward, Stage(recipe, "reward")
     sft = Stage(recipe, "sft").require("the reward model")
@@ -93,10 +89,17 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
     if not pairs_path.is_file():
         console.print("the run has no preference pairs yet: making them first")
         make_preferences(recipe, console)
+    require_fresh(recipe, "preferences")
     groups = read_pairs(pairs_path, recipe.findings)
     train, held_groups = split_groups(groups, recipe.preferences.validation_fraction, recipe.seed)
     if not train or not held_groups:
         raise UserError(f"{pairs_path}: too few reports to hold some out")
+    # Seconds of imports: after everything that a user can get wrong.
+    from datasets import Dataset
+    from trl import RewardConfig, RewardTrainer
+
+    from lite_chex.train.trainer import Selection, run_trainer, training_arguments
+
     held = _held(recipe, held_groups, sft, console)
     seed_everything(recipe.seed)
     backbone = load_base(recipe.model, num_labels=1)
@@ -105,7 +108,7 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
     setup = Setup(recipe, backbone)
     prompt, template, pad = setup.prompt, setup.template, backbone.tokenizer.pad_token_id
     head = backbone.causal.score
-    stage.begin(resume)
+    stage.begin(resume, parents(recipe, "reward"))
 
     def scores(groups_: Sequence[tuple[str, LabelArray]]) -> torch.Tensor:
         """What each decision of each answer adds, ``[N, T]``; their sum is the reward."""

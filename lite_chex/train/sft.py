@@ -15,7 +15,7 @@ from lite_chex.model.unsloth_backend import choose_backend, load_with_unsloth
 from lite_chex.train import losses
 from lite_chex.train.batches import LengthGrouped, balanced_rows
 from lite_chex.train.examples import Examples, check_splits, load_split, merge
-from lite_chex.train.preferences import PAIRS_FILE
+from lite_chex.train.lineage import PARENTS, parents, stale
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
 from lite_chex.train.setup import Setup, Validation
 
@@ -41,7 +41,8 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
     section = recipe.sft
     if on_gold:
         rate = section.gold_learning_rate or section.learning_rate / 5
-        section = section.model_copy(update={"learning_rate": rate})
+        epochs = section.gold_num_train_epochs or section.num_train_epochs
+        section = section.model_copy(update={"learning_rate": rate, "num_train_epochs": epochs, "balance": 0.0})
     check_splits(recipe)
     if on_gold:
         parent = Stage(recipe, "sft").require("SFT on gold")
@@ -74,7 +75,7 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         + f"; {backbone.dtype_reason}",
         highlight=False,
     )
-    stage.begin(resume)
+    stage.begin(resume, parents(recipe, stage.name) if on_gold else None)
 
     rows = _rows(setup, train.subset(balanced_rows(train.labels, section.balance, recipe.seed)))
 
@@ -143,9 +144,9 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         "seconds": f"{clock.seconds:.0f}",
     }
     write_card(stage, f"{recipe.name}: SFT", facts)
-    later = [n for n in (PAIRS_FILE, "reward", "ppo", "dpo") if (recipe.run_dir / n).exists()]
-    if later and not on_gold:
-        console.print(f"[yellow]{', '.join(later)} of this run came from an earlier SFT: make them again[/]")
+    outdated = stale(recipe, tuple(PARENTS))
+    if outdated and not on_gold:
+        console.print(f"[yellow]{outdated}[/]", highlight=False)
     stage.finish({"best_step": result.best.step, metric: result.best.value, "stopped": result.stopped})
     return stage.dir
 

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lite_chex.data.labels import read_labels, write_labels
 from lite_chex.data.records import LabelTable
+from lite_chex.decode.temperature import FILE, Calibration, log_probabilities, tempered
 from lite_chex.errors import UserError
 from lite_chex.evaluate.inputs import EvalInput
 from lite_chex.evaluate.lengths import count_tokens
-from lite_chex.findings import FindingSet, LabelArray
+from lite_chex.findings import LabelArray
 from lite_chex.labelers.llm import fingerprint_of
 from lite_chex.model.adapters import for_inference, load_adapter, read_score, role
 from lite_chex.model.backbone import load_base
 from lite_chex.train.examples import Examples, load_source, rule_labels
+from lite_chex.train.lineage import PARENTS, changed, stale
 from lite_chex.train.run import Stage
 from lite_chex.train.setup import Setup
+from lite_chex.train.student import has_student, student_labels
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lite_chex.decode.decoder import Decoded
     from lite_chex.recipe import Recipe
 
 TITLES = {
     "rules": "rules",
+    "student": "student",
     "sft": "SFT",
     "sft_gold": "SFT + gold",
     "best_of_k": "best of K",
@@ -42,9 +47,10 @@ def evaluate_run(recipe: Recipe, console: Console) -> list[EvalInput]:
     Labels are kept in ``<run>/predictions`` and made anew where the stage or the reports changed.
 
     Raises:
-        UserError: if the run has no SFT stage or the recipe no test source.
+        UserError: if the run has neither SFT stage nor student, or the recipe no test source.
     """
-    Stage(recipe, "sft").require("eval")
+    if not has_student(recipe):
+        Stage(recipe, "sft").require("eval")
     if not recipe.data.test:
         raise UserError("data.test: the recipe names no test source")
     labeller = StageLabeler(recipe, console)
@@ -52,24 +58,31 @@ def evaluate_run(recipe: Recipe, console: Console) -> list[EvalInput]:
     for index, source in enumerate(recipe.data.test):
         examples = load_source(source, recipe)
         systems, out_of_reach = labeller.label(examples, index)
-        notes = _notes(recipe, systems)
+        probabilities, calibrated = labeller.probabilities(systems, index)
+        notes = [*labeller.left_out, *_notes(recipe, systems), *calibrated]
+        failed = {k: out_of_reach for k in systems if k != "rules"} if out_of_reach.any() else {}
+        if "student" in recipe.eval.stages and has_student(recipe):
+            batch = student_labels(recipe, examples, index)
+            known = {**systems, "student": batch.values}
+            systems = {k: known[k] for k in recipe.eval.stages if k in known}
+            if batch.probabilities is not None:
+                probabilities = {**probabilities, "student": batch.probabilities}
+            failed["student"] = np.array([bool(e) for e in batch.errors or [None] * len(examples)])
         keep = [i for i, scored in enumerate(examples.scored) if scored]
-        findings = recipe.findings
-        if len(keep) < len(findings):
-            findings = FindingSet(findings.name, tuple(findings.names[i] for i in keep))
         bundles.append(
             EvalInput(
                 gold=examples.labels[:, keep],
                 systems={TITLES[k]: v[:, keep] for k, v in systems.items()},
-                findings=findings,
-                format_errors={TITLES[k]: out_of_reach for k in systems if k != "rules"} if out_of_reach.any() else {},
+                findings=recipe.findings.only(keep),
+                format_errors={TITLES[k]: rows for k, rows in failed.items()},
                 lengths=count_tokens(examples.texts),
                 ids=[r.study_id for r in examples.reports],
                 texts=examples.texts,
+                probabilities={TITLES[k]: p[:, keep] for k, p in probabilities.items()},
                 notes=notes,
                 protocol="presence" if examples.presence else recipe.eval.protocol,
                 gold_source=examples.source,
-                baseline="SFT",
+                baseline="SFT" if "sft" in systems else None,
             )
         )
     return bundles
@@ -95,11 +108,15 @@ class StageLabeler:
 
     def __init__(self, recipe: Recipe, console: Console) -> None:
         self.recipe, self.console = recipe, console
-        self.stages = [s for s in ("sft", "sft_gold", "dpo", "ppo") if Stage(recipe, s).finished]
+        trained = [s for s in ("sft", "sft_gold", "dpo", "ppo", "reward") if Stage(recipe, s).finished]
+        # A stage of an earlier SFT beside this one would be compared with what it never started from.
+        outdated = [s for s in trained if changed(recipe, s)]
+        self.left_out = [f"{stale(recipe, tuple(PARENTS))}; until then the tables leave them out."] if outdated else []
+        self.stages = [s for s in trained if s not in outdated and s != "reward"]
         self.wanted = [
             s
             for s in recipe.eval.stages
-            if s in ("rules", *self.stages) or (s == "best_of_k" and Stage(recipe, "reward").finished)
+            if s in ("rules", *self.stages) or (s == "best_of_k" and "reward" in trained and "reward" not in outdated)
         ]
         self._setup: Setup | None = None
 
@@ -128,9 +145,10 @@ class StageLabeler:
                 continue
             source = Stage(self.recipe, "reward" if name == "best_of_k" else name).dir
             mark = f"{fingerprint_of(source)} {fingerprint_of(Stage(self.recipe, 'sft').dir)} {reports}"
-            kept = folder / f"{name}.csv"
+            kept, confidence = folder / f"{name}.csv", folder / f"{name}.npy"
             seal, unread = folder / f"{name}.fingerprint", folder / "too_long.npy"
-            if kept.is_file() and seal.is_file() and seal.read_text(encoding="utf-8") == mark:
+            complete = kept.is_file() and (confidence.is_file() or name == "best_of_k")
+            if complete and seal.is_file() and seal.read_text(encoding="utf-8") == mark:
                 systems[name] = read_labels(kept, self.recipe.findings).values
                 too_long |= np.load(unread)
                 continue
@@ -146,14 +164,40 @@ class StageLabeler:
             if name == "best_of_k":
                 values[rows] = self._best_of_k(texts)
             else:
-                with role(self.setup.backbone.model, name):
-                    self.setup.decoder.refresh()
-                    values[rows] = self.setup.decoder.decode([bodies[i] for i in rows], rules[rows]).values
+                decoded = self.decode(name, [bodies[i] for i in rows], rules[rows])
+                values[rows] = decoded.values
+                log_p = np.full((*values.shape, 4), np.nan, dtype=np.float32)
+                log_p[rows] = log_probabilities(decoded.logits, decoded.values, self.recipe.findings)
+                np.save(confidence, log_p)
             systems[name] = values
             ids = [r.study_id for r in examples.reports]
             write_labels(kept, LabelTable(self.recipe.findings, ids, values, np.ones(len(self.recipe.findings), bool)))
             seal.write_text(mark, encoding="utf-8")
         return systems, too_long
+
+    def decode(self, name: str, bodies: Sequence[Sequence[int]], drafts: LabelArray) -> Decoded:
+        """Greedy decisions of the stage ``name``."""
+        with role(self.setup.backbone.model, name):
+            self.setup.decoder.refresh()
+            return self.setup.decoder.decode(bodies, drafts)
+
+    def probabilities(self, systems: Iterable[str], index: int) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Float32 ``[n, F, 4]`` of the stages that were labelled (NaN where a report was not read), calibrated where
+        litechex calibrate has been run, and a note on which are."""
+        found, notes = {}, []
+        for name in (s for s in systems if s in self.stages):
+            log_p = np.load(self.recipe.run_dir / "predictions" / str(index) / f"{name}.npy")
+            folder = Stage(self.recipe, name).dir
+            made = Calibration.load(folder)
+            if made is None:
+                notes.append(f"Probabilities of {TITLES[name]}: not calibrated (litechex calibrate does it).")
+            elif made.fingerprint != fingerprint_of(folder):
+                notes.append(f"Probabilities of {TITLES[name]}: not calibrated; its {FILE} is of another adapter.")
+            else:
+                log_p = tempered(log_p, made.temperatures)
+                notes.append(f"Probabilities of {TITLES[name]}: {made.describe()}.")
+            found[name] = np.exp(log_p)
+        return found, notes
 
     def _fitting(self, examples: Examples) -> tuple[np.ndarray, Sequence[list[int]]]:
         setup = self.setup

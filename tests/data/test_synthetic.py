@@ -45,7 +45,7 @@ def test_shipped_files_come_out_again_byte_for_byte(tmp_path: Path) -> None:
     assert made == sorted(p.name for p in SHIPPED.glob("*.csv"))
     for name in made:
         assert (tmp_path / name).read_bytes() == (SHIPPED / name).read_bytes(), name
-    assert sum(p.stat().st_size for p in SHIPPED.iterdir()) < 1_000_000
+    assert sum(p.stat().st_size for p in SHIPPED.iterdir()) < 1_500_000
 
 
 def test_seed_decides_everything() -> None:

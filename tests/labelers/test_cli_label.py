@@ -53,7 +53,7 @@ def test_mistakes_are_one_sentence_and_exit_code_1(reports: Path, tmp_path: Path
         (("label", "--input", reports, "--output", output), "give --model"),
         ((*rules, tmp_path / "none.csv"), "none.csv: no such file"),
         ((*rules, reports, "--text-column", "text"), 'no column "text"; its columns are uid, report'),
-        ((*rules, reports, "--findings", "own"), 'unknown finding set "own"'),
+        ((*rules, reports, "--findings", "own"), '--findings: "own" is none of paper13, chexpert14'),
         ((*rules, reports, "--probabilities"), "--probabilities: the rules labeler gives no probabilities"),
         ((*rules, reports, "--review-below", "3"), "--review-below: 3.0"),
         (("label", "--labeler", "magic", "--input", reports, "--output", output), 'there is no labeler "magic"'),

@@ -8,6 +8,10 @@ and concurrency happen over a real socket.
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -26,6 +30,7 @@ from lite_chex.errors import UserError
 from lite_chex.findings import CERTAINTY_WORDS, Certainty
 from lite_chex.labelers.registry import LabelerOptions, ServerOptions, make_labeler
 from lite_chex.labelers.runner import label_file
+from lite_chex.recipe import shipped
 
 openai_compatible = pytest.importorskip("lite_chex.labelers.openai_compatible")
 pytest.importorskip("openai")
@@ -38,9 +43,14 @@ TOO_LONG = [
 
 
 class Server(ThreadingHTTPServer):
-    """busy: how often to answer 429 before anything else. seen / at_once: what came in."""
+    """busy: how often to answer 429 before anything else. seen / at_once: what came in.
+
+    schemas: "enforced"; "refused" as by servers that know no response_format; or "ignored", as by transformers serve,
+    whose model then talks around its answer, and gives none at first where the report says "chatty".
+    """
 
     busy = 0
+    schemas = "enforced"
     seen: Counter[str]
     at_once = running = 0
 
@@ -85,10 +95,23 @@ class Handler(BaseHTTPRequestHandler):
             return 400, {"error": TOO_LONG[len(report) % 3]}
         if "poison" in report:
             return 500, {"error": {"message": f"crashed on {report}"}}
+        if self.server.schemas == "refused" and "response_format" in request:
+            return 422, {"detail": "Unexpected fields in the request: {'response_format'}"}
+        if self.server.schemas != "enforced":
+            return 200, self.completion(self.talk(report, request["messages"]))
         schema = request["response_format"]["json_schema"]
         assert request["response_format"]["type"] == "json_schema"
         assert schema["strict"] is True
         return 200, self.completion("cut {" if "ramble" in report else self.label(report, schema["schema"]))
+
+    def talk(self, report: str, messages: list[dict[str, str]]) -> str:
+        told = " ".join(m["content"] for m in messages if m["role"] != "assistant")
+        if ("chatty" in report and len(messages) == 2) or "mute" in report:
+            return "Let me think about {this} report."
+        if self.server.schemas == "refused":
+            assert '{"Edema": "…", "Fracture": "…", "No Finding": "…"}' in told
+        answer = WORDS.to_json(WordLabeler().label([report]).values[0])
+        return f"<think>{{maybe}}</think>Here it is:\n```json\n{answer}\n```\nAnything else?"
 
     def label(self, report: str, schema: dict[str, Any]) -> str:
         values = WordLabeler().label([report]).values[0]
@@ -167,6 +190,58 @@ def test_bad_answers_are_error_rows_without_report_text(server: Server, tmp_path
     seen = server.seen.total()
     label_file(labeler(server), reports, output, console=Console(file=log))
     assert server.seen.total() == seen
+
+
+@pytest.mark.parametrize("schemas", ["refused", "ignored"])
+def test_a_server_without_schemas_is_asked_in_words_and_asked_again(server: Server, schemas: str) -> None:
+    server.schemas = schemas
+    asks = labeler(server, concurrency=1)
+    batch = asks.label(["edema", "no fracture chatty", "mute"])
+    assert batch.values[:2].tolist() == [[0, 3, 3], [3, 1, 3]]
+    assert batch.errors == (None, None, openai_compatible.UNREADABLE)
+    assert server.seen["edema"] == (2 if schemas == "refused" else 1)  # the schema is tried once in all
+    assert server.seen["no fracture chatty"] == 2
+    assert server.seen["mute"] == 3
+
+
+def test_transformers_serve_is_asked_in_words(tmp_path: Path) -> None:
+    """A real server, which takes no notice of response_format; its 2M-parameter model answers in a way of its own."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    model = str(shipped("data_samples") / "tiny_base")
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", model, "--device", "cpu"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log, env=environment)
+    try:
+        deadline = time.monotonic() + 240
+        while socket.socket().connect_ex(("127.0.0.1", port)):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        where = ServerOptions(base_url=f"http://127.0.0.1:{port}/v1", concurrency=1)
+        asks = make_labeler("openai", LabelerOptions(model=model, findings=WORDS, server=where))
+        batch = asks.label(["No edema."])
+        assert batch.errors in (None, (openai_compatible.UNREADABLE,))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_an_answer_is_found_among_other_words() -> None:
+    answer = '{"Edema":"absent","Fracture":"positive","No Finding":"absent"}'
+    for text in (
+        answer,
+        f"Sure: {answer} {{}}",
+        f"```json\n{answer}\n```",
+        f"<think>{{}}{answer[:20]}</think> {answer}",
+    ):
+        assert openai_compatible.read_answer(text, WORDS).tolist() == [3, 0, 3]
+    for text in ("", "{", answer[:-5], answer.replace("absent", "none")):
+        assert openai_compatible.read_answer(text, WORDS) is None
 
 
 def test_what_is_wrong_for_all_reports_stops_the_run(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -392,6 +392,37 @@ def test_custom_findings_follow_their_phrases() -> None:
     assert labeler.label(["No effusion."]).values[0, 2] == Certainty.NEGATIVE
 
 
+def test_custom_findings_change_nothing_about_the_others() -> None:
+    """The user's phrases are found within ours ("rib fracture") and take none of them away."""
+    phrases = {"Rib Fracture": ("rib fracture",), "Effusion Size": ("large effusion",), "Scoliosis": ("scoliosis",)}
+    findings = FindingSet("own", (*PAPER13.names[:-1], *phrases, NO_FINDING), phrases=phrases)
+    labeler = RuleLabeler(findings)
+    keep = [findings.index(n) for n in PAPER13.names]
+    reports = [r for r, _ in ALL]
+    np.testing.assert_array_equal(
+        labeler.label(reports).values[:, keep[:-1]], RuleLabeler(PAPER13).label(reports).values[:, :-1]
+    )
+    values = labeler.label(["Old rib fracture. No large effusion, scoliosis or pneumothorax."]).values[0]
+    said = {n: Certainty(int(v)).word for n, v in zip(findings.names, values) if v != Certainty.ABSENT}
+    assert said == {
+        "Fracture": "positive",
+        "Rib Fracture": "positive",
+        "Pneumothorax": "negative",
+        "Pleural Effusion": "negative",
+        "Effusion Size": "negative",
+        "Scoliosis": "negative",
+    }
+
+
+def test_a_renamed_finding_keeps_its_rules() -> None:
+    findings = FindingSet("own", ("Fluid", NO_FINDING), {"Pleural Effusion": "Fluid"}, {"Fluid": ("wet pleura",)})
+    labeler = RuleLabeler(findings)
+    reports = ["Small effusion.", "No wet pleura.", "Lungs are clear."]
+    assert labeler.label(reports).values[:, 0].tolist() == [Certainty.POSITIVE, Certainty.NEGATIVE, Certainty.ABSENT]
+    assert [m.finding for m in labeler.explain(reports[0])] == ["Fluid"]
+    assert labeler.fingerprint() != RuleLabeler(FindingSet("own", ("Fluid", NO_FINDING))).fingerprint()
+
+
 @pytest.mark.parametrize("phrases", [{"Hernia": ["hernia"]}, {NO_FINDING: ["normal"]}, {"Edema": ["(wet) lung"]}])
 def test_phrases_that_cannot_be_used_are_refused(phrases: dict[str, list[str]]) -> None:
     with pytest.raises(UserError, match="phrases"):

@@ -131,7 +131,7 @@ def run_in_process(reports: Path, output: Path, delay: float, **options: object)
 
 
 def kill_midway(reports: Path, output: Path, sign: int, rows: int) -> int:
-    process = run_in_process(reports, output, 0.004)
+    process = run_in_process(reports, output, 0.012)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         state = RunState.load(output)

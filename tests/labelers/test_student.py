@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 import subprocess
@@ -22,7 +23,8 @@ from lite_chex.errors import UserError
 from lite_chex.findings import PAPER13
 from lite_chex.labelers.registry import LabelerOptions, labeler_for_model, make_labeler
 from lite_chex.labelers.student import StudentLabeler
-from lite_chex.train.distill import DistillOptions, DistillSummary, distill
+from lite_chex.recipe import NEW_ENCODER, DistillSection
+from lite_chex.train.distill import DistillSummary, TaughtFile, distill
 
 WORD_LIST = "no edema fracture there is heart lungs are clear normal with and the in of . small large left right"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORD_LIST.split()]
@@ -74,9 +76,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "reports.csv", folder / "labels.csv"
 
 
-def train(base: Path, corpus: tuple[Path, Path], output: Path, epochs: float, resume: bool = False) -> DistillSummary:
-    options = DistillOptions(num_train_epochs=epochs, learning_rate=3e-3, validation=0.3, resume=resume)
-    return distill(*corpus, str(base), output, WORDS, options, console=Console(quiet=True))
+def train(
+    base: Path | str, corpus: tuple[Path, Path], output: Path, epochs: float, resume: bool = False
+) -> DistillSummary:
+    section = DistillSection(
+        model_name_or_path=str(base), num_train_epochs=epochs, learning_rate=3e-3, validation_fraction=0.3
+    )
+    return distill([TaughtFile(*corpus)], section, WORDS, output, resume=resume, console=Console(quiet=True))
 
 
 def test_the_student_learns_its_teacher(base: Path, corpus: tuple[Path, Path], tmp_path: Path) -> None:
@@ -84,6 +90,10 @@ def test_the_student_learns_its_teacher(base: Path, corpus: tuple[Path, Path], t
     assert summary.train + summary.validation == 800
     assert summary.skipped == 2
     assert summary.mentioned > 0.95
+    assert summary.macro_f1 > 0.9
+    rows = [json.loads(line) for line in (tmp_path / "student" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 8
+    assert max(row["macro_f1"] for row in rows) == pytest.approx(summary.macro_f1, abs=1e-6)
     model = str(tmp_path / "student")
     labeler = make_labeler(labeler_for_model(model), LabelerOptions(model))
     assert labeler.findings.names == WORDS.names
@@ -142,6 +152,26 @@ train(Path({str(base)!r}), (Path({str(corpus[0])!r}), Path({str(corpus[1])!r})),
     assert not (tmp_path / "killed" / "checkpoints").exists()
     with pytest.raises(UserError, match="holds a finished student"):
         train(base, corpus, tmp_path / "killed", 4)
+
+
+def test_reports_that_the_teacher_failed_on_teach_nothing(
+    base: Path, corpus: tuple[Path, Path], tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text(corpus[1].read_text())
+    failed = "".join(f"{row},s{row},too long for the model\n" for row in range(100))
+    Path(f"{labels}.errors.csv").write_text(f"row,id,reason\n{failed}")
+    summary = train(base, (corpus[0], labels), tmp_path / "student", 0.1)
+    assert summary.train + summary.validation == 700
+    assert summary.skipped == 102
+
+
+def test_a_new_encoder_takes_its_vocabulary_from_the_reports(corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    summary = train(NEW_ENCODER, corpus, tmp_path / "student", 0.1)
+    assert summary.train + summary.validation == 801  # it takes longer reports than the other base
+    labeler = StudentLabeler.load(tmp_path / "student")
+    assert labeler.label(["no edema . fracture"]).values.shape == (1, 3)
+    assert "fracture" in (tmp_path / "student" / "tokenizer.json").read_text()
 
 
 def test_what_cannot_be_learnt_from_is_refused(base: Path, corpus: tuple[Path, Path], tmp_path: Path) -> None:

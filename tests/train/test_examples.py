@@ -57,6 +57,16 @@ def test_single_edits_change_one_finding() -> None:
     assert (edits[::2, 1] != N).all()  # every other edit is of the one finding that gold mentions
 
 
+def test_half_of_the_single_edits_are_the_policys_own_mistakes() -> None:
+    gold = np.array([A, N, A, P], np.int8)
+    # The greedy answer errs in two cells, a sample repeats one of them and adds another.
+    answers = np.array([[P, N, U, A], [P, A, A, A]], np.int8)
+    edits = single_edits(gold, SMALL, 6, np.random.default_rng(0), answers)
+    assert edits[:3].tolist() == [[P, N, A, A], [A, N, U, A], [A, A, A, P]]
+    assert single_edits(gold, SMALL, 2, np.random.default_rng(0), answers)[0].tolist() == [P, N, A, A]
+    assert len(single_edits(gold, SMALL, 6, np.random.default_rng(0), gold[None])) == 6
+
+
 def test_corrections() -> None:
     answer = np.array([A, P, U, A], np.int8)
     logits = np.zeros((4, 4), np.float32)
