@@ -133,4 +133,4 @@ def test_the_command_on_a_wrong_file_is_one_sentence(
     error = capsys.readouterr().err
     assert error == f"litechex: {tmp_path / 'none.csv'}: no such file\n"
     assert run(monkeypatch, "validate", tmp_path / "none.csv", "--findings", "mine") == 1
-        assert '"mine" is none of paper13, chexpert14' in capsys.readouterr().err
+    assert '"mine" is none of paper13, chexpert14' in capsys.readouterr().err
