@@ -117,7 +117,10 @@ def make_recipe(base: Path, output_dir: Path, *changes: str) -> Recipe:
         "dpo.save_steps=2",
         "eval.bootstrap=50",
     ]
-    return load_recipe("tiny-cpu", [*small, *changes], str(output_dir))
+    recipe = load_recipe("tiny-cpu", [*small, *changes], str(output_dir))
+    # One file each is enough for a test.
+    recipe.data.train, recipe.data.preference = recipe.data.train[:1], recipe.data.preference[:1]
+    return recipe
 
 
 def random_labels(rng: np.random.Generator, n: int, findings: int = 13) -> np.ndarray:

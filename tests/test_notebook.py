@@ -16,6 +16,7 @@ from lite_chex.recipe import shipped, shipped_recipes
 NOTEBOOK = shipped("recipes") / "colab_walkthrough.ipynb"
 SMALL = [
     "data.train.0.limit=120",
+    "data.train.1.limit=4",
     "data.validation.0.limit=24",
     "data.preference.0.limit=60",
     "data.test.0.limit=40",

@@ -101,7 +101,7 @@ def test_the_stages_refuse_and_eval_leaves_out(tiny_base: Path, tmp_path: Path) 
     train_dpo(recipe, QUIET)
     assert list(evaluate_run(recipe, QUIET)[0].systems) == ["rules", "SFT", "DPO"]
 
-    again = make_recipe(tiny_base, tmp_path, *SMALL, "sft.learning_rate=1e-3")
+    again = make_recipe(tiny_base, tmp_path, *SMALL, "seed=8")
     console = Console(record=True, width=300, quiet=False, file=(tmp_path / "log").open("w"))
     train_sft(again, console)
     assert "preferences.jsonl and dpo were made from an earlier SFT" in console.export_text()
@@ -114,7 +114,7 @@ def test_the_stages_refuse_and_eval_leaves_out(tiny_base: Path, tmp_path: Path) 
     assert "litechex train-dpo" in bundle.notes[0]
 
     # A run from before there were records: taken as it is.
-    old = make_recipe(tiny_base, tmp_path / "old", *SMALL, "sft.learning_rate=1e-3")
+    old = make_recipe(tiny_base, tmp_path / "old", *SMALL, "seed=8")
     shutil.copytree(again.run_dir, old.run_dir)
     for record in old.run_dir.rglob(f"*{MADE_FROM}"):
         record.unlink()

@@ -28,6 +28,7 @@ SMALL = [
     "distill.num_train_epochs=0.2",
     "distill.validation_fraction=0.2",
     "data.train.0.limit=40",
+    "data.train.1.limit=4",
     "data.test.0.limit=16",
     "data.custom_findings={Scoliosis: [scoliosis]}",
     "eval.bootstrap=20",
