@@ -94,7 +94,7 @@ def make_recipe(base: Path, output_dir: Path, *changes: str) -> Recipe:
         f"model.model_name_or_path={base}",
         "name=test",
         "model.lora_r=4",
-        "data.train.0.limit=60",
+        "data.train.0.limit=30",  # 27 to train on: 4 steps an epoch, so that a resumed run crosses into the next
         "data.validation.0.limit=24",
         "data.preference.0.limit=24",
         "data.test.0.limit=24",

@@ -97,6 +97,8 @@ def evaluate_command(
     if gold is None:
         if reports is not None:
             raise UserError("--reports belongs to --gold FILE; the recipe of a run names its own")
+        if predictions and recipe is None:
+            raise UserError("--pred needs --gold FILE to be scored against, or the RECIPE of a run to stand beside")
         from lite_chex.recipe import load_recipe
 
         run = load_recipe(recipe, set_ or [], None if output_dir is None else str(output_dir))

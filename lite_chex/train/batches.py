@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from lite_chex.findings import SKIP, Certainty, LabelArray
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 
 def balanced_rows(labels: LabelArray, balance: float, seed: int) -> list[int]:
@@ -43,9 +47,9 @@ class LengthGrouped(Sampler[int]):
     order than an uninterrupted one.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], arguments: TrainingArguments, seed: int) -> None:
         self.lengths = np.asarray(lengths)
-        self.batch_size = batch_size
+        self.batch_size = arguments.train_batch_size * arguments.gradient_accumulation_steps
         self.seed = seed
         self.epoch = 0
 

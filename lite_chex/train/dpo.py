@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lite_chex.data.preferences import AnswerGroup, read_pairs, split_groups
 from lite_chex.model.adapters import load_adapter, role, save_adapter
 from lite_chex.model.backbone import load_base
+from lite_chex.train.batches import LengthGrouped
 from lite_chex.train.lineage import parents, require_fresh
 from lite_chex.train.ppo_loop import _validation
 from lite_chex.train.preferences import PAIRS_FILE, make_preferences
@@ -56,6 +57,13 @@ def train_dpo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
     class Trainer(DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return dataset  # already token ids
+
+        def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+            # transformers would load the subfolder of TRL's "ref" adapter and leave the trained one, at the root, out.
+            self.model.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
+
+        def _get_train_sampler(self, *_: Any) -> LengthGrouped:
+            return LengthGrouped([len(r["prompt_ids"]) for r in rows], self.args, recipe.seed)
 
     arguments = training_arguments(
         DPOConfig,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Rollout:
     """``G`` reports with ``K`` answers each; N = G x K rows in report order. Tensors on the CPU.
 
-    answers: int8 ``[G, K, T]``. log_p, ref_log_p: ``[N, T, 4]``. score: ``[N]``. values, earned: ``[N, T]``.
+    answers: int8 ``[G, K, T]``. log_p, ref_log_p: ``[N, T, 4]``. score: ``[N]``. values, known: ``[N, T]``.
     features: ``[N, T, hidden]`` of the reward adapter, kept only for a value head. advantages, returns,
     free: ``[N, T]``. deviation: what the advantages were divided by.
     """
@@ -45,7 +45,7 @@ class Rollout:
     ref_log_p: torch.Tensor
     score: torch.Tensor
     values: torch.Tensor
-    earned: torch.Tensor
+    known: torch.Tensor
     features: torch.Tensor | None
     free: torch.Tensor
     advantages: torch.Tensor
@@ -92,9 +92,9 @@ def score(
                 roles.logits("policy", batch), batch.values, findings, section.temperature
             )
             ref_log_p, _ = decisions.log_probs(roles.logits("ref", batch), batch.values, findings, section.temperature)
-            score_, earned, features = roles.rewards(batch)
-            values = roles.values(batch, earned, features)
-        found = {"log_p": log_p, "ref_log_p": ref_log_p, "free": free, "score": score_, "earned": earned}
+            score_, known, features = roles.rewards(batch, log_p)
+            values = roles.values(batch, known, features)
+        found = {"log_p": log_p, "ref_log_p": ref_log_p, "free": free, "score": score_, "known": known}
         found["values"] = values
         if not roles.value_adapter:
             found["features"] = features
@@ -117,7 +117,7 @@ def score(
         all_["ref_log_p"],
         all_["score"],
         values,
-        all_["earned"],
+        all_["known"],
         all_.get("features"),
         all_["free"],
         advantages,
@@ -218,8 +218,8 @@ def _backward(
     scaler.scale(loss * share).backward()
 
     features = None if rollout.features is None else of(rollout.features)
-    earned = of(rollout.earned)
-    values = roles.values(batch, earned, features if features is not None else earned)
+    known = of(rollout.known)
+    values = roles.values(batch, known, features if features is not None else known)
     value = losses.value_loss(values, of(rollout.values), of(rollout.returns), free, section.cliprange_value)
     scaler.scale(section.vf_coef * value * share).backward()
     with torch.no_grad():

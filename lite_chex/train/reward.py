@@ -20,6 +20,7 @@ from lite_chex.findings import LabelArray
 from lite_chex.model.adapters import copy_into_default, for_inference, load_adapter, new_adapter
 from lite_chex.model.backbone import load_base
 from lite_chex.train import losses
+from lite_chex.train.batches import LengthGrouped
 from lite_chex.train.examples import Examples, error_score, load_split, merge
 from lite_chex.train.lineage import parents, require_fresh
 from lite_chex.train.preferences import PAIRS_FILE, Samples, make_preferences, sample_answers
@@ -116,16 +117,21 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
         batch = packed.pack(prompts, [a for _, a in groups_], template, pad, backbone.device)
         return pooled_scores(packed.hidden_states(backbone.trunk, batch), batch, head, section.pooling, held.weight)
 
+    rows = [_row(setup, g) for g in train]
+
     class Trainer(RewardTrainer):
+        def _get_train_sampler(self, *_: Any) -> LengthGrouped:
+            return LengthGrouped([len(r["chosen_ids"]) for r in rows], self.args, recipe.seed)
+
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
             import torch
 
-            rows = inputs["rows"]
-            found = scores([(r["report"], np.array(r["answers"], dtype=np.int8)) for r in rows]).sum(-1)
+            batch = inputs["rows"]
+            found = scores([(r["report"], np.array(r["answers"], dtype=np.int8)) for r in batch]).sum(-1)
             better, worse, at = [], [], 0
-            for row in rows:
+            for row in batch:
                 better += [at + i for i, _ in row["pairs"]]
                 worse += [at + j for _, j in row["pairs"]]
                 at += len(row["answers"])
@@ -144,7 +150,7 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
     trainer = Trainer(
         model=backbone.model,
         args=arguments,
-        train_dataset=Dataset.from_list([_row(setup, g) for g in train]),
+        train_dataset=Dataset.from_list(rows),
         data_collator=lambda rows: {"rows": rows},
         processing_class=backbone.tokenizer,
     )

@@ -31,7 +31,7 @@ class Roles:
     """The shared base with its adapters and heads.
 
     score: fp32 ``[1, hidden]`` head of the reward adapter. value_head: trainable, hidden -> 1, what is
-    still to come; what the reward's decisions earned so far is known and added. centre, scale: each
+    still to come beyond what is known (:meth:`rewards`). centre, scale: each
     decision's mean ``[T]`` and the deviation of scores within a report, both fixed on held-out pairs;
     scores are shifted and divided by them so that kl_coef means the same for every reward model.
     """
@@ -89,22 +89,34 @@ class Roles:
             hidden = packed.hidden_states(self.setup.backbone.trunk, batch)
         return packed.decision_logits(hidden, batch, self.setup.decoder.weight)
 
-    def rewards(self, batch: packed.PackedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Scaled scores ``[N]``, what was earned before each decision ``[N, T]``, and the reward's features
-        where each decision is predicted ``[N, T, hidden]``."""
+    def rewards(
+        self, batch: packed.PackedBatch, log_p: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Scaled scores ``[N]``, what is known of the return at each decision ``[N, T]``, and the reward's features
+        where each decision is predicted ``[N, T, hidden]``.
+
+        Known is what the decisions before earned and, with ``pooling: candidates``, what the policy (log_p
+        ``[N, T, 4]``) expects of this one: its advantage then is against the other choices at the same place, and
+        the differences between reports, many times larger, do not enter.
+        """
         import torch
 
+        weight = self.setup.decoder.weight
         with role(self.model, "reward"), torch.no_grad():
             hidden = packed.hidden_states(self.setup.backbone.trunk, batch)
-            found = pooled_scores(hidden, batch, lambda h: h @ self.score.T, self.pooling, self.setup.decoder.weight)
+            found = pooled_scores(hidden, batch, lambda h: h @ self.score.T, self.pooling, weight)
             per_decision = (found - self.centre) / self.scale
-            earned = per_decision.cumsum(-1) - per_decision
-        return per_decision.sum(-1), earned, packed.at(hidden, batch, batch.predict)
+            known = per_decision.cumsum(-1) - per_decision
+            if self.pooling == "candidates":
+                logits = packed.decision_logits(hidden, batch, weight)
+                each = (logits - logits.mean(-1, keepdim=True) - self.centre[:, None]) / self.scale
+                known = known + (log_p.exp() * each).sum(-1)
+        return per_decision.sum(-1), known, packed.at(hidden, batch, batch.predict)
 
-    def values(self, batch: packed.PackedBatch, earned: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """V(s_t), fp32 ``[N, T]``: what is earned so far plus the head's estimate of what is to come."""
+    def values(self, batch: packed.PackedBatch, known: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """V(s_t), fp32 ``[N, T]``: what is known plus the head's estimate of the rest."""
         if self.value_adapter:
             with role(self.model, "value", trainable=True):
                 hidden = packed.hidden_states(self.setup.backbone.trunk, batch)
             features = packed.at(hidden, batch, batch.predict)
-        return earned + self.value_head(features).squeeze(-1)
+        return known + self.value_head(features).squeeze(-1)

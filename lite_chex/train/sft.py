@@ -83,8 +83,7 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         """TRL's SFTTrainer with eq. 1 over the answer tokens only: no logits for the prompt."""
 
         def _get_train_sampler(self, *_: Any) -> LengthGrouped:
-            batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-            return LengthGrouped([len(r["input_ids"]) for r in rows], batch, recipe.seed)
+            return LengthGrouped([len(r["input_ids"]) for r in rows], self.args, recipe.seed)
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

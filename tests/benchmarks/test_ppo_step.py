@@ -12,7 +12,8 @@ import pytest
 from peer_env import HERE, run_json
 
 SMALL = [
-    "model.dtype=float32", "model.load_in_4bit=false", "model.lora_r=4", "data.train.0.limit=12", "data.train.1.limit=4",
+    "model.dtype=float32", "model.load_in_4bit=false", "model.lora_r=4",
+    "data.train.0.limit=12", "data.train.1.limit=4",
     "data.validation.0.limit=4", "data.preference.0.limit=4", "data.preference.1.limit=4",
     "ppo.reports_per_iteration=4", "ppo.num_samples=2", "ppo.per_device_train_batch_size=2",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Balanced epochs and batches of like length."""
 
 import numpy as np
+from transformers import TrainingArguments
 
 from lite_chex.train.batches import LengthGrouped, balanced_rows
 
@@ -28,14 +29,15 @@ def test_rows_that_mention_nothing_or_are_unknown_count_as_the_most_frequent_cel
 
 def test_each_row_once_an_epoch_in_batches_of_like_length_and_from_seed_and_epoch_alone() -> None:
     lengths = np.random.default_rng(0).integers(50, 300, 203).tolist()
-    sampler = LengthGrouped(lengths, 8, seed=3)
+    eight = TrainingArguments(per_device_train_batch_size=4, gradient_accumulation_steps=2, use_cpu=True, report_to=[])
+    sampler = LengthGrouped(lengths, eight, seed=3)
     first = list(sampler)
     assert sorted(first) == list(range(203))
     assert list(sampler) == first
     sampler.set_epoch(1)
     second = list(sampler)
     assert second != first
-    again = LengthGrouped(lengths, 8, seed=3)
+    again = LengthGrouped(lengths, eight, seed=3)
     again.set_epoch(1)
     assert list(again) == second
 

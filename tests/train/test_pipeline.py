@@ -106,7 +106,7 @@ def test_ppos_reward_equals_autopefts_on_a_batch(trained: Recipe) -> None:
     prompts = roles.setup.prompt.prompt_ids(["No effusion.", "Heart size is normal. Possible edema."])
     answers = np.random.default_rng(0).integers(0, 4, (2, 3, 13)).astype(np.int8)
     batch = packed.pack(prompts, list(answers), roles.setup.template, roles.setup.backbone.tokenizer.pad_token_id)
-    score, _, _ = roles.rewards(batch)
+    score, _, _ = roles.rewards(batch, torch.full((6, 13, 4), 0.25).log())
     trunk = other.base_model.model.model
     with torch.no_grad():
         theirs = pooled_scores(
@@ -172,6 +172,22 @@ def test_evaluate_run_has_every_stage(trained: Recipe) -> None:
 
 
 COMMANDS = {"sft": "train-sft", "reward": "train-rm", "ppo": "train-ppo", "dpo": "train-dpo"}
+
+
+def test_what_is_known_of_the_return_leaves_a_certain_policy_no_advantage(trained: Recipe) -> None:
+    roles = Roles.load(trained, Stage(trained, "sft").dir, Stage(trained, "reward").dir)
+    assert roles.pooling == "candidates"
+    prompts = roles.setup.prompt.prompt_ids(["No effusion."])
+    answers = np.random.default_rng(0).integers(0, 4, (1, 3, 13)).astype(np.int8)
+    batch = packed.pack(prompts, list(answers), roles.setup.template, roles.setup.backbone.tokenizer.pad_token_id)
+    roles.score.zero_()  # the head is what cannot be known before the choice
+    certain = torch.nn.functional.one_hot(batch.values, 4).float().clamp(min=1e-30).log()
+    score, known, _ = roles.rewards(batch, certain)
+    # At the last decision everything is known: all before it is earned, and its own choice is certain.
+    torch.testing.assert_close(known[:, -1], score, atol=1e-4, rtol=0)
+    _, uniform, _ = roles.rewards(batch, torch.full((3, 13, 4), 0.25).log())
+    # Centred logits are 0 on average over the four: of an undecided policy only the centre is known at the start.
+    torch.testing.assert_close(uniform[:, 0], (-roles.centre[0] / roles.scale).expand(3), atol=1e-4, rtol=0)
 
 
 @pytest.mark.slow
