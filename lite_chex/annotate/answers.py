@@ -16,17 +16,15 @@ from lite_chex.data.records import Report
 from lite_chex.findings import SKIP, FindingSet, LabelArray
 from lite_chex.labelers.llm import probabilities_of
 from lite_chex.labelers.runner import probability_header
-from lite_chex.model.adapters import read_score, role
+from lite_chex.model.adapters import role
 from lite_chex.train.examples import Examples
 from lite_chex.train.preferences import sample_answers
-from lite_chex.train.run import Stage
 from lite_chex.train.stages import StageLabeler
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from lite_chex.recipe import Recipe
-    from lite_chex.train.setup import Setup
 
 
 def two_answers(
@@ -56,7 +54,7 @@ def two_answers(
     others = np.concatenate([samples.greedy[:, None], samples.sampled], axis=1)
     rewards = None
     if labeller.wanted:
-        rewards = _rewards(setup, recipe, texts, np.concatenate([said.values[:, None], others], axis=1))
+        rewards = labeller.rewards(texts, np.concatenate([said.values[:, None], others], axis=1))
     differs = (others != said.values[:, None]).any(axis=-1)
     liking = np.zeros(differs.shape) if rewards is None else rewards[:, 1:]
     best = np.where(differs, liking, -np.inf).argmax(axis=1)
@@ -68,28 +66,6 @@ def two_answers(
     _write(files["policy"], findings, ids, said.values[rows], own, probabilities[rows])
     _write(files["alternative"], findings, ids, others[rows, best[rows]], challenger)
     return len(rows)
-
-
-def _rewards(setup: Setup, recipe: Recipe, texts: list[str], answers: LabelArray) -> np.ndarray:
-    """The reward model's score of each answer: ``[n, K, F] -> [n, K]``."""
-    import torch
-
-    from lite_chex.decode import packed
-    from lite_chex.train.reward import pooled_scores
-
-    backbone, size = setup.backbone, recipe.reward.per_device_train_batch_size
-    head = read_score(Stage(recipe, "reward").dir).to(backbone.device)
-    prompts, found = setup.prompt.prompt_ids(texts), []
-    with role(backbone.model, "reward"), torch.inference_mode():
-        for start in range(0, len(texts), size):
-            part = slice(start, start + size)
-            batch = packed.pack(
-                prompts[part], list(answers[part]), setup.template, backbone.tokenizer.pad_token_id, backbone.device
-            )
-            hidden = packed.hidden_states(backbone.trunk, batch)
-            scores = pooled_scores(hidden, batch, lambda h: h @ head.T, recipe.reward.pooling, setup.decoder.weight)
-            found.append(scores.sum(-1).cpu().numpy())
-    return np.concatenate(found).reshape(answers.shape[:2])
 
 
 def _write(

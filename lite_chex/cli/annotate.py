@@ -70,7 +70,7 @@ def compare(
     if label_studio is not None:
         _write_tasks(inputs, label_studio, store)
         return
-    _serve_items("compare", inputs, store, overlap, host, port, token)
+    serve_items("compare", inputs, store, overlap, host, port, token)
 
 
 @annotate.command()
@@ -92,7 +92,7 @@ def review(
     Each reader gets every report with every version's answer, in an order of their own.
     """
     inputs = _inputs(reports, pred, findings, text_column, id_column, limit, seed)
-    _serve_items("review", inputs, store, 1.0, host, port, token)
+    serve_items("review", inputs, store, 1.0, host, port, token)
 
 
 @annotate.command()
@@ -129,7 +129,7 @@ def label(
     if reports is None:
         raise UserError("annotate label needs --reports FILE (or --adjudicate)")
     inputs = _inputs(reports, [pred] if pred else [], findings, text_column, id_column, limit, seed)
-    _serve_items("label", inputs, store, overlap, host, port, token)
+    serve_items("label", inputs, store, overlap, host, port, token)
 
 
 @annotate.command()
@@ -199,7 +199,7 @@ def _inputs(
     return Inputs(reports, tuple(pred or ()), chosen_findings(findings), text_column, id_column, limit, seed)
 
 
-def _serve_items(
+def serve_items(
     task: str, inputs: Inputs, store: Path, overlap: float, host: str, port: int, token: str | None
 ) -> None:
     from lite_chex.annotate.build import build_session

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lite_chex.cli.annotate import Host, IdColumn, Overlap, Port, TextColumn, Token, _serve_items
+from lite_chex.cli.annotate import Host, IdColumn, Overlap, Port, TextColumn, Token, serve_items
 from lite_chex.cli.app import app
-from lite_chex.cli.train import OutputOption, RecipeArgument, ResumeOption, SetOption, _run
+from lite_chex.cli.train import OutputOption, RecipeArgument, ResumeOption, SetOption, run_stage
 from lite_chex.errors import UserError
 from lite_chex.findings import FINDING_SETS
 
@@ -73,7 +73,7 @@ def loop(
                     _print_command(inputs, round_, console)
                     raise typer.Exit
                 with suppress(KeyboardInterrupt):  # an expert may take a judgement back: it does not end by itself
-                    _serve_items("compare", inputs, round_.store, overlap, host, port, token)
+                    serve_items("compare", inputs, round_.store, overlap, host, port, token)
                 judged, _ = progress(round_, inputs)
                 if judged < wanted:
                     again = f"the same command goes on, --enough {max(judged, 1)} trains with these"
@@ -85,7 +85,7 @@ def loop(
             write_outputs(bundle, wanted_files, console, bootstrap=loaded.eval.bootstrap, seed=loaded.seed)
         return round_.dir
 
-    _run(stage, recipe, overrides, output_dir, resume, "ppo")
+    run_stage(stage, recipe, overrides, output_dir, resume, "ppo")
 
 
 def _print_command(inputs: Inputs, round_: Round, console: Console) -> None:

@@ -69,7 +69,7 @@ def write_failure(error: Exception) -> str | None:
     return None
 
 
-def _run(
+def run_stage(
     stage: Callable[[Recipe, Console, bool], Path],
     recipe: str | None,
     overrides: list[str] | None,
@@ -116,7 +116,7 @@ def train_sft(
 
         return train(loaded, console, resume=resume, on_gold=on_gold)
 
-    _run(stage, recipe, overrides, output_dir, resume, "sft")
+    run_stage(stage, recipe, overrides, output_dir, resume, "sft")
 
 
 @app.command()
@@ -128,7 +128,7 @@ def preferences(recipe: RecipeArgument = None, overrides: SetOption = None, outp
 
         return make_preferences(loaded, console)
 
-    _run(stage, recipe, overrides, output_dir, False)
+    run_stage(stage, recipe, overrides, output_dir, False)
 
 
 @app.command("train-rm")
@@ -145,7 +145,7 @@ def train_rm(
 
         return train(loaded, console, resume=resume)
 
-    _run(stage, recipe, overrides, output_dir, resume, "reward")
+    run_stage(stage, recipe, overrides, output_dir, resume, "reward")
 
 
 @app.command("train-ppo")
@@ -162,7 +162,7 @@ def train_ppo(
 
         return train(loaded, console, resume=resume)
 
-    _run(stage, recipe, overrides, output_dir, resume, "ppo")
+    run_stage(stage, recipe, overrides, output_dir, resume, "ppo")
 
 
 @app.command("train-dpo")
@@ -179,4 +179,4 @@ def train_dpo(
 
         return train(loaded, console, resume=resume)
 
-    _run(stage, recipe, overrides, output_dir, resume, "dpo")
+    run_stage(stage, recipe, overrides, output_dir, resume, "dpo")

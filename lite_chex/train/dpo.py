@@ -13,7 +13,7 @@ from lite_chex.model.adapters import load_adapter, role, save_adapter
 from lite_chex.model.backbone import load_base
 from lite_chex.train.batches import LengthGrouped
 from lite_chex.train.lineage import parents, require_fresh
-from lite_chex.train.ppo_loop import _validation
+from lite_chex.train.ppo_loop import validation_gold
 from lite_chex.train.preferences import PAIRS_FILE, make_preferences
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
 from lite_chex.train.setup import Setup, Validation
@@ -51,7 +51,7 @@ def train_dpo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
     backbone = load_base(recipe.model)
     load_adapter(backbone, sft, "default", trainable=True)
     setup = Setup(recipe, backbone)
-    validation = Validation(setup, setup.within_length(_validation(recipe))[0])
+    validation = Validation(setup, setup.within_length(validation_gold(recipe))[0])
     stage.begin(resume, parents(recipe, "dpo"))
 
     class Trainer(DPOTrainer):
@@ -60,7 +60,8 @@ def train_dpo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
 
         def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
             # transformers would load the subfolder of TRL's "ref" adapter and leave the trained one, at the root, out.
-            self.model.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
+            trained: Any = self.model
+            trained.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
 
         def _get_train_sampler(self, *_: Any) -> LengthGrouped:
             return LengthGrouped([len(r["prompt_ids"]) for r in rows], self.args, recipe.seed)

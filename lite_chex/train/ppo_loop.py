@@ -74,8 +74,7 @@ def train_ppo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
         # transformers checkpoints only in training mode; dropout is 0 in every role's LoRA here.
         roles.setup.backbone.causal.gradient_checkpointing_enable({"use_reentrant": False})
         roles.setup.backbone.causal.train()
-    validation_gold = _validation(recipe)
-    validation = Validation(roles.setup, roles.setup.within_length(validation_gold)[0])
+    validation = Validation(roles.setup, roles.setup.within_length(validation_gold(recipe))[0])
     pool = _pool(recipe, roles)
     stage = Stage(recipe, "ppo")
     stage.begin(resume, parents(recipe, "ppo"))
@@ -107,7 +106,7 @@ def _check_reward(recipe: Recipe, summary: dict[str, float]) -> None:
         )
 
 
-def _validation(recipe: Recipe) -> Examples:
+def validation_gold(recipe: Recipe) -> Examples:
     gold = [e for e in load_split(recipe, "validation") if not e.presence]
     if not gold:
         raise UserError("data.validation: PPO needs reports with four-certainty gold to choose its checkpoint on")

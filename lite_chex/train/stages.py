@@ -207,26 +207,30 @@ class StageLabeler:
 
     def _best_of_k(self, texts: list[str]) -> LabelArray:
         """The SFT policy's greedy answer and samples, the one that the reward model prefers."""
+        from lite_chex.train.preferences import sample_answers
+
+        with role(self.setup.backbone.model, "sft"):
+            samples = sample_answers(self.setup, texts, self.console, "sampling (best of K)", self.recipe.seed + 9000)
+        answers = np.concatenate([samples.greedy[:, None], samples.sampled], axis=1)
+        return answers[np.arange(len(texts)), self.rewards(texts, answers).argmax(axis=1)]
+
+    def rewards(self, texts: list[str], answers: LabelArray) -> np.ndarray:
+        """The reward model's score of each answer: int8 ``[n, K, F] -> float32 [n, K]``."""
         import torch
 
         from lite_chex.decode import packed
-        from lite_chex.train.preferences import sample_answers
-        from lite_chex.train.reward import pick_best, pooled_scores
+        from lite_chex.train.reward import pooled_scores
 
-        setup, backbone = self.setup, self.setup.backbone
-        with role(backbone.model, "sft"):
-            samples = sample_answers(setup, texts, self.console, "sampling (best of K)", self.recipe.seed + 9000)
-        answers = np.concatenate([samples.greedy[:, None], samples.sampled], axis=1)
+        setup, backbone, section = self.setup, self.setup.backbone, self.recipe.reward
         head = read_score(Stage(self.recipe, "reward").dir).to(backbone.device)
-
-        def scores(groups: Sequence[tuple[str, LabelArray]]) -> torch.Tensor:
-            prompts = setup.prompt.prompt_ids([report for report, _ in groups])
-            batch = packed.pack(
-                prompts, [a for _, a in groups], setup.template, backbone.tokenizer.pad_token_id, backbone.device
-            )
-            hidden = packed.hidden_states(backbone.trunk, batch)
-            return pooled_scores(hidden, batch, lambda h: h @ head.T, self.recipe.reward.pooling, setup.decoder.weight)
-
+        prompts, found = setup.prompt.prompt_ids(texts), []
         with role(backbone.model, "reward"), torch.inference_mode():
-            picked = pick_best(texts, answers, scores, self.recipe.reward.per_device_train_batch_size)
-        return answers[np.arange(len(texts)), picked]
+            for start in range(0, len(texts), section.per_device_train_batch_size):
+                part = slice(start, start + section.per_device_train_batch_size)
+                batch = packed.pack(
+                    prompts[part], list(answers[part]), setup.template, backbone.tokenizer.pad_token_id, backbone.device
+                )
+                hidden = packed.hidden_states(backbone.trunk, batch)
+                scores = pooled_scores(hidden, batch, lambda h: h @ head.T, section.pooling, setup.decoder.weight)
+                found.append(scores.sum(-1).cpu().numpy())
+        return np.concatenate(found).reshape(answers.shape[:2])
