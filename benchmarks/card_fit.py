@@ -250,7 +250,7 @@ def ppo_iterations(recipe: Recipe, console: Console, clock: Clock) -> float:
     if recipe.ppo.gradient_checkpointing:
         roles.setup.backbone.causal.gradient_checkpointing_enable({"use_reentrant": False})
         roles.setup.backbone.causal.train()
-    validation = Validation(roles.setup, ppo_loop._validation(recipe))
+    validation = Validation(roles.setup, ppo_loop.validation_gold(recipe))
     loop = ppo_loop.Loop(recipe, roles, Stage(recipe, "ppo"), ppo_loop._pool(recipe, roles), validation, console)
     seconds = []
     for iteration in range(recipe.ppo.total_iterations):

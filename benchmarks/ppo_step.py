@@ -94,7 +94,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
         found.setup.backbone.causal.gradient_checkpointing_enable({"use_reentrant": False})
         found.setup.backbone.causal.train()
     pool = ppo_loop._pool(recipe, found)
-    validation = Validation(found.setup, ppo_loop._validation(recipe))
+    validation = Validation(found.setup, ppo_loop.validation_gold(recipe))
     loop = ppo_loop.Loop(recipe, found, Stage(recipe, "ppo"), pool, validation, Console(quiet=True))
     seconds, passes = [], []
     for iteration in range(job["iterations"]):

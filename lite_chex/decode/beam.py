@@ -24,7 +24,6 @@ def beam_search(decoder: DecisionDecoder, bodies: Sequence[Sequence[int]], beams
     Raises:
         ValueError: if ``beams`` is below 1.
     """
-    import torch
 
     if beams < 1:
         raise ValueError("beams must be at least 1")
@@ -32,7 +31,7 @@ def beam_search(decoder: DecisionDecoder, bodies: Sequence[Sequence[int]], beams
     values = np.empty((n, len(findings)), dtype=np.int8)
     logits = np.empty((n, len(findings), 4), dtype=np.float32)
     for rows in decoder.batches([len(b) * beams for b in bodies]):
-        with torch.inference_mode():
+        with decoder.inference():
             v, x = _search(decoder, [bodies[i] for i in rows], beams)
         values[rows], logits[rows] = v, x
     return Decoded(values, logits, float(len(findings)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,20 @@ class DecisionDecoder:
     def tie_tolerance(self, value: float) -> None:
         self._tie_tolerance = value
 
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Without gradients and in evaluation mode: in training mode gradient checkpointing drops the KV cache."""
+        import torch
+
+        causal = self.backbone.causal
+        training = causal.training
+        causal.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            causal.train(training)
+
     def majority_draft(self, n: int) -> LabelArray:
         """All findings absent: the draft when nothing better is known."""
         return np.full((n, len(self.findings)), Certainty.ABSENT, dtype=np.int8)
@@ -116,14 +131,13 @@ class DecisionDecoder:
         ``[n, T, 4]`` for sampling at ``temperature``; None decodes greedily. settle: leave near ties of greedy
         decisions to the exact baseline; a validation during training does without.
         """
-        import torch
 
         n = len(bodies)
         drafts = self.majority_draft(n) if drafts is None else self.findings.consistent(drafts)
         values = np.empty((n, len(self.findings)), dtype=np.int8)
         logits = np.empty((n, len(self.findings), 4), dtype=np.float32)
         run = _Count()
-        with torch.inference_mode():
+        with self.inference():
             for rows in self.batches([len(b) for b in bodies], batch_size):
                 values[rows], logits[rows] = self._verify(
                     [bodies[i] for i in rows], drafts[rows], None if noise is None else noise[rows], temperature, run
@@ -155,13 +169,12 @@ class DecisionDecoder:
 
     def stepwise(self, bodies: Sequence[Sequence[int]], *, batch_size: int = 1) -> Decoded:
         """The exact baseline: one forward pass per decision, forced spans appended to the KV cache."""
-        import torch
 
         n, findings = len(bodies), self.findings
         values = np.empty((n, len(findings)), dtype=np.int8)
         logits = np.empty((n, len(findings), 4), dtype=np.float32)
         run = _Count()
-        with torch.inference_mode():
+        with self.inference():
             for rows in self.batches([len(b) for b in bodies], batch_size):
                 for t, step, value in self._steps([bodies[i] for i in rows], run):
                     values[rows, t], logits[rows, t] = value, step

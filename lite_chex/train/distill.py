@@ -98,6 +98,8 @@ def distill(
     import torch
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
+    from lite_chex.train.batches import LengthGrouped
+
     console = console or Console()
     checkpoint = _prepare(output, _job(files, section, findings, seed), resume)
     torch.manual_seed(seed)  # before anything is drawn
@@ -119,8 +121,6 @@ def distill(
         warmup_steps=section.warmup_ratio,
         weight_decay=section.weight_decay,
         lr_scheduler_type="linear",
-        train_sampling_strategy="group_by_length",
-        length_column_name="length",
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,
@@ -136,7 +136,12 @@ def distill(
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    trainer = Trainer(
+
+    class StudentTrainer(Trainer):
+        def _get_train_sampler(self, *_: Any) -> LengthGrouped:
+            return LengthGrouped([len(corpus.ids[row]) for row in parts[0].rows], self.args, seed)
+
+    trainer = StudentTrainer(
         model=student,
         args=arguments,
         train_dataset=parts[0],
@@ -306,7 +311,7 @@ class _Part:
     def __getitem__(self, i: int) -> dict[str, Any]:
         row = self.rows[i]
         ids = self.corpus.ids[row]
-        return {"input_ids": ids, "labels": self.corpus.labels[row], "length": len(ids)}
+        return {"input_ids": ids, "labels": self.corpus.labels[row]}
 
 
 @dataclass

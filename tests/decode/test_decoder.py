@@ -57,6 +57,25 @@ def test_lossless_for_any_draft_and_batch(world: World) -> None:
     assert world.decoder.decode(bodies, exact.values).passes == 1.0
 
 
+def test_gradient_checkpointing_changes_no_label(world: World) -> None:
+    """transformers drops the KV cache of a model that trains with gradient checkpointing: a rollout must not see it."""
+    causal, bodies = world.backbone.causal, world.prompt.body_ids(world.texts(12, 21))
+    exact = world.decoder.stepwise(bodies, batch_size=12)
+    causal.gradient_checkpointing_enable({"use_reentrant": False})
+    causal.train()
+    try:
+        world.decoder.refresh()
+        found = world.decoder.decode(bodies, None)
+        again = world.decoder.stepwise(bodies, batch_size=12)
+        assert causal.training
+    finally:
+        causal.gradient_checkpointing_disable()
+        causal.eval()
+    for other in (found, again):
+        np.testing.assert_array_equal(other.values, exact.values)
+        np.testing.assert_allclose(other.logits, exact.logits, atol=2e-4)
+
+
 def test_batch_size_does_not_change_the_baseline(world: World) -> None:
     bodies = world.prompt.body_ids(world.texts(12, 2))
     one, many = world.decoder.stepwise(bodies), world.decoder.stepwise(bodies, batch_size=12)

@@ -49,7 +49,7 @@ def recipe(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 def new_loop(recipe: Recipe, scaler: torch.amp.GradScaler | None = None) -> ppo_loop.Loop:
     roles = Roles.load(recipe, Stage(recipe, "sft").dir, Stage(recipe, "reward").dir)
-    validation = Validation(roles.setup, ppo_loop._validation(recipe))
+    validation = Validation(roles.setup, ppo_loop.validation_gold(recipe))
     pool = ppo_loop._pool(recipe, roles)
     loop = ppo_loop.Loop(recipe, roles, Stage(recipe, "ppo"), pool, validation, Console(quiet=True))
     if scaler is not None:
