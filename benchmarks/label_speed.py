@@ -310,6 +310,8 @@ def table_of(rows: Sequence[Timed]) -> Table:
 
 
 def main() -> None:
+    import torch
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=MODEL, help="folder or hub name of a base model")
     parser.add_argument("--adapter", type=Path, help="an adapter of a run: merged, and drafted for by the rules")
@@ -323,16 +325,15 @@ def main() -> None:
     parser.add_argument("--envs", type=Path, default=Path("build/benchmarks"), help="where the peers are installed")
     parser.add_argument("--llama-server", help="a llama-server compiled here; else a wheel's, built for AVX2")
     parser.add_argument("--json", type=Path, help="write the figures here")
-    run(parser.parse_args())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    run(options)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure, print, write; returns what the JSON holds."""
-    import torch
-
     from lite_chex.recipe import shipped
 
-    torch.set_num_threads(options.threads)
     console = Console()
     texts = read_texts(options.reports or shipped("data_samples") / "reports_test.csv", options.count)
     if len(texts) < max(options.batch_sizes):

@@ -31,7 +31,7 @@ def fit_batch(decoder: DecisionDecoder, section: ModelSection) -> str:
         decoder.batch_tokens = CARD_TOKENS
         longest = section.max_length - len(decoder.prefix_ids) - decoder.template.max_answer_length
         within_memory(decoder, lambda: _largest_batches(decoder, longest))
-        tried = "more runs out of memory" if decoder.batch_tokens < CARD_TOKENS else "more is no faster"
+        tried = "more runs out of memory" if decoder.batch_tokens < CARD_TOKENS else "the most that is tried"
         return f"batch: up to {decoder.batch_tokens:,} tokens a pass (tried on this card; {tried})"
     import psutil
 
@@ -39,7 +39,7 @@ def fit_batch(decoder: DecisionDecoder, section: ModelSection) -> str:
     per_token = bytes_per_token(decoder, section)
     fits = max(int(SHARE * free / per_token), 1)
     decoder.batch_tokens = min(fits, CPU_TOKENS)
-    why = "more is no faster" if fits >= CPU_TOKENS else f"half of the {free / 2**30:.1f} GiB of free memory"
+    why = "the most that is tried" if fits >= CPU_TOKENS else f"half of the {free / 2**30:.1f} GiB of free memory"
     need = decoder.batch_tokens * per_token / 2**30
     return f"batch: up to {decoder.batch_tokens:,} tokens a pass (about {need:.2f} GiB; {why})"
 
