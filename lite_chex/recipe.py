@@ -119,8 +119,11 @@ class PreferencesSection(Section):
 class RewardSection(Trained):
     pooling: Literal["candidates", "decisions", "last"] = Field(
         "candidates",
-        description="Score read at every decision and summed (candidates: plus the chosen candidate's logit), "
-        "or at the last token",
+        description="Score read at every decision and summed (candidates: plus the chosen candidate's "
+        "log-probability), or at the last token",
+    )
+    gold_cells_coef: float = Field(
+        4.0, ge=0, description="Weight of comparing each cell of a gold answer with its three other candidates"
     )
     center_rewards_coefficient: float | None = Field(None, description="As in TRL")
 
@@ -128,10 +131,10 @@ class RewardSection(Trained):
 class PPOSection(Section):
     learning_rate: float = Field(1e-5, gt=0)
     total_iterations: int = Field(50, ge=1, description="Rollout + update rounds")
-    reports_per_iteration: int = Field(16, ge=1)
-    num_samples: int = Field(4, ge=1, description="Answers per report and iteration")
-    num_ppo_epochs: int = Field(4, ge=1)
-    num_mini_batches: int = Field(2, ge=1)
+    reports_per_iteration: int = Field(64, ge=1)
+    num_samples: int = Field(2, ge=1, description="Answers per report and iteration, each other's baseline")
+    num_ppo_epochs: int = Field(2, ge=1)
+    num_mini_batches: int = Field(4, ge=1, description="Steps per epoch; 16 reports a step taught more than 8 did")
     per_device_train_batch_size: int = Field(8, ge=1, description="Reports per forward pass (with all their samples)")
     temperature: float = Field(1.0, gt=0, description="Of rollouts and of all log-probabilities alike")
     kl_coef: float = Field(0.05, ge=0, description="Beta of eq. 3: exact KL to the SFT policy as a loss term")
@@ -143,12 +146,11 @@ class PPOSection(Section):
     cliprange: float = Field(0.2, gt=0)
     cliprange_value: float = Field(0.2, gt=0)
     vf_coef: float = Field(0.1, ge=0)
-    entropy_coef: float = Field(0.0, ge=0)
+    entropy_coef: float = Field(0.1, ge=0, description="In units of score, like kl_coef: keeps doubt where it is due")
     value_model: Literal["adapter", "head"] = Field(
         "adapter", description="A LoRA started from the reward model, or a head on its frozen features (cheaper)"
     )
     value_learning_rate: float | None = Field(None, description="Of the value model; unset: learning_rate")
-    whiten_rewards: bool = Field(False, description="Divide scores by their running deviation before beta applies")
     max_grad_norm: float = Field(1.0, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     gradient_checkpointing: bool = False

@@ -18,7 +18,10 @@ from lite_chex.prompt import report_of, user_message
 
 @dataclass
 class AnswerGroup:
-    """Distinct answers to one report and which is preferred: answers int8 ``[K, F]``, pairs of (better, worse)."""
+    """Distinct answers to one report and which is preferred: answers int8 ``[K, F]``, pairs of (better, worse).
+
+    gold: the answer that is gold in every cell, where there is one.
+    """
 
     study_id: str
     report: str
@@ -26,6 +29,7 @@ class AnswerGroup:
     pairs: list[tuple[int, int]] = field(default_factory=list)
     source: str = "gold"
     annotator: str = ""
+    gold: int | None = None
 
     def add(self, answer: Sequence[int] | LabelArray) -> int:
         """Index of an answer, added where it is new."""
@@ -40,13 +44,14 @@ class AnswerGroup:
 
 
 def write_pairs(path: Path, groups: Iterable[AnswerGroup], findings: FindingSet) -> int:
-    """Write all pairs (prompt, chosen, rejected, study_id, source, annotator); returns how many."""
+    """Write all pairs (prompt, chosen, rejected, study_id, source, annotator; ``gold``: true where chosen is the gold
+    answer); returns how many."""
     count = 0
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for group in groups:
             prompt = user_message(findings, group.report)
             for better, worse in group.pairs:
-                row = {
+                row: dict[str, object] = {
                     "prompt": prompt,
                     "chosen": findings.to_json(group.answers[better]),
                     "rejected": findings.to_json(group.answers[worse]),
@@ -54,6 +59,8 @@ def write_pairs(path: Path, groups: Iterable[AnswerGroup], findings: FindingSet)
                     "source": group.source,
                     "annotator": group.annotator,
                 }
+                if better == group.gold:
+                    row["gold"] = True
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")
                 count += 1
     return count
@@ -92,6 +99,8 @@ def read_pairs(path: Path, findings: FindingSet) -> list[AnswerGroup]:
                         "(one JSON object, each positive, negative, uncertain or absent)"
                     )
                 pair.append(group.add(findings.consistent(labels)))
+            if row.get("gold") is True:
+                group.gold = pair[0]
             if pair[0] != pair[1]:
                 group.pairs.append((pair[0], pair[1]))
     return [g for g in groups.values() if g.pairs]

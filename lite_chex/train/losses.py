@@ -27,6 +27,14 @@ def preference_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     return -F.logsigmoid(chosen - rejected).mean()
 
 
+def cell_preference_loss(log_p: Tensor, gold: Tensor, free: Tensor) -> Tensor:
+    """Eq. 2 at each cell of a gold answer, in its form for one winner among four (Plackett-Luce): ``-log p(gold)``.
+
+    log_p ``[G, T, C]``: the softmax of the candidates' rewards; gold int64 ``[G, T]`` -> mean over free cells.
+    """
+    return masked_mean(-log_p.gather(-1, gold.unsqueeze(-1)).squeeze(-1), free)
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over the True places; 0 where there is none."""
     return (values * mask).sum() / mask.sum().clamp(min=1)
@@ -95,6 +103,34 @@ def whiten(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     mean = masked_mean(values, mask)
     deviation = (masked_mean((values - mean) ** 2, mask) + 1e-8).sqrt()
     return (values - mean) / deviation * mask, deviation
+
+
+def expected_policy_loss(
+    log_p: Tensor, old_log_p: Tensor, advantages: Tensor, free: Tensor, cliprange: float
+) -> Tensor:
+    """The clipped surrogate of every candidate, expected under the policy that sampled: ``[N, T, C]`` each.
+
+    Where an advantage is known for all candidates, their expectation replaces the one that was sampled: the same
+    gradient on average, without the noise of sampling (Rao-Blackwell; "all-action" policy gradients).
+    """
+    ratio = (log_p - old_log_p).exp()
+    surrogate = torch.max(-advantages * ratio, -advantages * ratio.clamp(1 - cliprange, 1 + cliprange))
+    return masked_mean((old_log_p.exp() * surrogate).sum(-1), free)
+
+
+def leave_one_out(values: Tensor, free: Tensor, k: int) -> Tensor:
+    """Minus the mean over the same report's other answers (RLOO), ``[G x K, T]``; unchanged where there is none.
+
+    The others were drawn independently, so the gradient stays the same on average; what all answers to a report
+    share, and no value estimate foresees, drops out.
+    """
+    if k == 1:
+        return values * free
+    grouped = (values * free).unflatten(0, (-1, k))
+    counted = free.unflatten(0, (-1, k)).to(values.dtype)
+    others = counted.sum(1, keepdim=True) - counted
+    mean = (grouped.sum(1, keepdim=True) - grouped) / others.clamp(min=1)
+    return ((grouped - mean) * counted).flatten(0, 1)
 
 
 class PolicyLoss(NamedTuple):

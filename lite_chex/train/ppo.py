@@ -3,7 +3,9 @@
 What differs from the textbook: the action space is the 13 decisions of an answer, so the KL to the SFT
 policy is exact at each decision (over its allowed candidates after renormalising; sampled over prefixes),
 there are no full-vocabulary logits, and no answer can be unreadable. The exact KL is a loss term and the
-returns hold only the later KL (see :func:`lite_chex.train.losses.step_rewards`).
+returns hold only the later KL (see :func:`lite_chex.train.losses.step_rewards`). The reward model tells what all
+four candidates of a decision earn, so that part of the advantage is exact too; what follows is sampled, against the
+other answers to the same report (:func:`lite_chex.train.losses.expected_policy_loss`, ``leave_one_out``).
 
 Steps of one iteration, as numbered in the code: 1 sample answers with the decision decoder, 2 score them
 with all roles, 3 rewards and advantages, 4 update for some epochs, 5 log, validate, checkpoint.
@@ -35,8 +37,9 @@ class Rollout:
     """``G`` reports with ``K`` answers each; N = G x K rows in report order. Tensors on the CPU.
 
     answers: int8 ``[G, K, T]``. log_p, ref_log_p: ``[N, T, 4]``. score: ``[N]``. values, known: ``[N, T]``.
-    features: ``[N, T, hidden]`` of the reward adapter, kept only for a value head. advantages, returns,
-    free: ``[N, T]``. deviation: what the advantages were divided by.
+    features: ``[N, T, hidden]`` of the reward adapter, kept only for a value head. The advantage of a choice is
+    candidates ``[N, T, 4]``, what is known of every candidate's, plus rest ``[N, T]``, what followed the sampled
+    one. returns, free: ``[N, T]``. deviation: what the advantages were divided by.
     """
 
     prompts: Sequence[list[int]]
@@ -48,7 +51,8 @@ class Rollout:
     known: torch.Tensor
     features: torch.Tensor | None
     free: torch.Tensor
-    advantages: torch.Tensor
+    rest: torch.Tensor
+    candidates: torch.Tensor
     returns: torch.Tensor
     deviation: torch.Tensor
     passes: float
@@ -92,12 +96,11 @@ def score(
                 roles.logits("policy", batch), batch.values, findings, section.temperature
             )
             ref_log_p, _ = decisions.log_probs(roles.logits("ref", batch), batch.values, findings, section.temperature)
-            score_, known, features = roles.rewards(batch, log_p)
-            values = roles.values(batch, known, features)
-        found = {"log_p": log_p, "ref_log_p": ref_log_p, "free": free, "score": score_, "known": known}
-        found["values"] = values
-        if not roles.value_adapter:
-            found["features"] = features
+            rewards = roles.rewards(batch, log_p)
+            values = roles.values(batch, rewards.known, rewards.features)
+        found = {"log_p": log_p, "ref_log_p": ref_log_p, "free": free, "values": values, **rewards._asdict()}
+        if roles.value_adapter:
+            del found["features"]
         for key, tensor in found.items():
             parts.setdefault(key, []).append(tensor.cpu())
     all_ = {key: torch.cat(tensors) for key, tensors in parts.items()}
@@ -106,10 +109,14 @@ def score(
         kl = losses.categorical_kl(all_["log_p"], all_["ref_log_p"], all_["free"])
     else:
         kl = (chosen(all_["log_p"], actions) - chosen(all_["ref_log_p"], actions)) * all_["free"]
-    rewards = losses.step_rewards(all_["score"], kl, kl_coef, all_["free"], exact=section.kl_estimator == "exact")
+    paid = losses.step_rewards(all_["score"], kl, kl_coef, all_["free"], exact=section.kl_estimator == "exact")
     values = all_["values"] * all_["free"]
-    advantages, returns = losses.gae(rewards, values, all_["free"], section.gamma, section.lam)
-    advantages, deviation = losses.whiten(advantages, all_["free"])
+    advantages, returns = losses.gae(paid, values, all_["free"], section.gamma, section.lam)
+    # What each candidate earns at once is known of all four: only the rest hangs on the one that was sampled.
+    # How hard the cells to come are is the report's doing: its other answers are met by the same.
+    rest = losses.leave_one_out(advantages - chosen(all_["candidates"], actions), all_["free"], answers.shape[1])
+    advantages = chosen(all_["candidates"], actions) + rest
+    _, deviation = losses.whiten(advantages, all_["free"])
     return Rollout(
         prompts,
         answers,
@@ -120,7 +127,8 @@ def score(
         all_["known"],
         all_.get("features"),
         all_["free"],
-        advantages,
+        rest / deviation,
+        all_["candidates"] / deviation,
         returns,
         deviation,
         passes,
@@ -206,27 +214,28 @@ def _backward(
         roles.logits("policy", batch), batch.values, roles.setup.recipe.findings, section.temperature
     )
     policy = losses.policy_loss(
-        chosen(log_p, batch.values), chosen(old_log_p, batch.values), of(rollout.advantages), free, section.cliprange
+        chosen(log_p, batch.values), chosen(old_log_p, batch.values), of(rollout.rest), free, section.cliprange
     )
+    known = losses.expected_policy_loss(log_p, old_log_p, of(rollout.candidates), free, section.cliprange)
     kl = losses.categorical_kl(log_p, ref_log_p, free)
     entropy = losses.entropy(log_p, free)
-    # The advantages were divided by their deviation: dividing the KL term too keeps what kl_coef weighs.
-    kl_weight = kl_coef / float(rollout.deviation) if section.kl_estimator == "exact" else 0.0
-    loss = policy.loss + kl_weight * losses.masked_mean(kl, free)
-    loss = loss - section.entropy_coef * losses.masked_mean(entropy, free)
+    penalty = kl_coef * losses.masked_mean(kl, free) if section.kl_estimator == "exact" else 0.0
+    penalty = penalty - section.entropy_coef * losses.masked_mean(entropy, free)
+    # The advantages were divided by their deviation: so is the penalty, and both coefficients are in units of score.
+    loss = policy.loss + known + penalty / float(rollout.deviation)
     # The policy's graph is spent before the value adapter takes its place.
     scaler.scale(loss * share).backward()
 
     features = None if rollout.features is None else of(rollout.features)
-    known = of(rollout.known)
-    values = roles.values(batch, known, features if features is not None else known)
+    earned = of(rollout.known)
+    values = roles.values(batch, earned, features if features is not None else earned)
     value = losses.value_loss(values, of(rollout.values), of(rollout.returns), free, section.cliprange_value)
     scaler.scale(section.vf_coef * value * share).backward()
     with torch.no_grad():
         returns = of(rollout.returns)[free]
         unexplained = (returns - values[free]).var() / returns.var().clamp(min=1e-8)
     return {
-        "loss/policy": policy.loss.item(),
+        "loss/policy": (policy.loss + known).item(),
         "loss/value": value.item(),
         "approxkl": policy.approxkl.item(),
         "clipfrac": policy.clipfrac.item(),

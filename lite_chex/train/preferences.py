@@ -118,6 +118,7 @@ def _group(part: Examples, row: int, samples: Samples, recipe: Recipe, rng: np.r
     right = findings.consistent(right)
     said = len(group.answers)  # by the policy itself
     gold_index = group.add(right) if section.include_gold else -1
+    group.gold = gold_index if section.include_gold else None
     said = max(said, gold_index + 1)
     own = np.concatenate([samples.greedy[row][None], samples.sampled[row]])
     for edit in single_edits(right, findings, section.num_edits, rng, own):

@@ -1,7 +1,8 @@
 """The reward model (eq. 2): an adapter and a score head on the 4-bit base, started from the SFT adapter.
 
 What differs from TRL's RewardTrainer: all answers to a report go through the model in one packed row and
-all their pairs count, and with ``pooling: decisions`` the score is read at every decision and summed. Saved
+all their pairs count; the score is read at every decision and summed; and where the preferred answer is gold, each
+of its cells is compared with the three other candidates as well (``gold_cells_coef``), which costs no pass. Saved
 in PEFT's format, so AutoPeftModelForSequenceClassification loads it (the card says how to pool).
 """
 
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lite_chex.data.preferences import AnswerGroup, read_pairs, split_groups
-from lite_chex.decode import packed
+from lite_chex.decode import decisions, packed
 from lite_chex.errors import UserError
 from lite_chex.findings import LabelArray
 from lite_chex.model.adapters import copy_into_default, for_inference, load_adapter, new_adapter
@@ -38,33 +39,51 @@ if TYPE_CHECKING:
 CHANCE = 0.5
 POOLING = {
     "decisions": "the score head is read at each decision's first label token, and summed",
-    "candidates": "the score head at each decision's first label token plus the chosen candidate's logit, centred "
-    "over the four and read one token earlier, summed",
+    "candidates": "the score head at each decision's first label token plus the chosen candidate's log-probability "
+    "among the four, read one token earlier, summed",
     "last": "the score head is read at the end token",
 }
 
 
 def pooled_scores(
-    hidden: torch.Tensor, batch: packed.PackedBatch, head: Any, pooling: str, weight: torch.Tensor
+    hidden: torch.Tensor, batch: packed.PackedBatch, head: Any, pooling: str, log_p: torch.Tensor
 ) -> torch.Tensor:
     """What each decision adds to an answer's score, fp32 ``[N, T]``: the score is the sum over decisions.
 
     ``decisions`` reads the score head at each decision's own token. ``candidates`` adds the reward adapter's
-    logit of the chosen candidate, centred over the four (weight ``[T, 4, hidden]``): the reward then starts
-    from what SFT knows instead of having to find it out at a token that only sees it through attention.
+    log-probability of the chosen candidate (log_p ``[N, T, 4]``): the reward then starts from what SFT knows
+    instead of having to find it out at a token that only sees it through attention. (Logits would do for one
+    choice, but an answer would also be paid for making the reward adapter loud about the choices after it.)
     ``last`` reads the head at the end token, booked on the last decision.
     """
     import torch
 
     if pooling != "last":
         scores = head(packed.at(hidden, batch, batch.decided)).squeeze(-1).float()
-        if pooling == "candidates":
-            logits = packed.decision_logits(hidden, batch, weight)
-            logits = logits - logits.mean(-1, keepdim=True)
-            scores = scores + logits.gather(-1, batch.values.unsqueeze(-1)).squeeze(-1)
-        return scores
+        return scores + decisions.chosen_log_probs(log_p, batch.values) if pooling == "candidates" else scores
     score = head(packed.at(hidden, batch, batch.last)).squeeze(-1).float()
     return torch.cat([torch.zeros_like(batch.values[:, 1:], dtype=score.dtype), score[:, None]], dim=1)
+
+
+@dataclass
+class Reading:
+    """What the reward model says of packed answers, fp32 and on their device. scores: ``[N, T]``, what each decision
+    adds; their sum is the reward. log_p: ``[N, T, 4]``, its own choice at each; free: bool ``[N, T]``; values:
+    int64 ``[N, T]``, the answers."""
+
+    scores: torch.Tensor
+    log_p: torch.Tensor
+    free: torch.Tensor
+    values: torch.Tensor
+
+
+def reading(
+    hidden: torch.Tensor, batch: packed.PackedBatch, head: Any, recipe: Recipe, weight: torch.Tensor
+) -> Reading:
+    """Read the reward adapter's hidden states. head: hidden -> 1; weight: the candidates' head rows
+    ``[T, 4, hidden]``."""
+    log_p, free = decisions.log_probs(packed.decision_logits(hidden, batch, weight), batch.values, recipe.findings)
+    return Reading(pooled_scores(hidden, batch, head, recipe.reward.pooling, log_p), log_p, free, batch.values)
 
 
 @dataclass
@@ -111,11 +130,13 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
     head = backbone.causal.score
     stage.begin(resume, parents(recipe, "reward"))
 
-    def scores(groups_: Sequence[tuple[str, LabelArray]]) -> torch.Tensor:
-        """What each decision of each answer adds, ``[N, T]``; their sum is the reward."""
+    def read(groups_: Sequence[tuple[str, LabelArray]]) -> Reading:
         prompts = prompt.prompt_ids([report for report, _ in groups_])
         batch = packed.pack(prompts, [a for _, a in groups_], template, pad, backbone.device)
-        return pooled_scores(packed.hidden_states(backbone.trunk, batch), batch, head, section.pooling, held.weight)
+        return reading(packed.hidden_states(backbone.trunk, batch), batch, head, recipe, held.weight)
+
+    def scores(groups_: Sequence[tuple[str, LabelArray]]) -> torch.Tensor:
+        return read(groups_).scores
 
     rows = [_row(setup, g) for g in train]
 
@@ -129,14 +150,19 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
             import torch
 
             batch = inputs["rows"]
-            found = scores([(r["report"], np.array(r["answers"], dtype=np.int8)) for r in batch]).sum(-1)
-            better, worse, at = [], [], 0
+            found = read([(r["report"], np.array(r["answers"], dtype=np.int8)) for r in batch])
+            better, worse, gold, at = [], [], [], 0
             for row in batch:
+                gold += [] if row["gold"] is None else [at + row["gold"]]
                 better += [at + i for i, _ in row["pairs"]]
                 worse += [at + j for _, j in row["pairs"]]
                 at += len(row["answers"])
-            chosen, rejected = found[better], found[worse]
+            rewards = found.scores.sum(-1)
+            chosen, rejected = rewards[better], rewards[worse]
             loss = losses.preference_loss(chosen, rejected)
+            if gold and section.gold_cells_coef:
+                cells = losses.cell_preference_loss(found.log_p[gold], found.values[gold], found.free[gold])
+                loss = loss + section.gold_cells_coef * cells
             if section.center_rewards_coefficient:
                 loss = loss + section.center_rewards_coefficient * torch.mean((chosen + rejected) ** 2)
             mode = "train" if backbone.model.training else "eval"
@@ -238,6 +264,7 @@ def _row(setup: Setup, group: AnswerGroup) -> dict[str, Any]:
         "report": group.report,
         "answers": [list(a) for a in group.answers],
         "pairs": [list(p) for p in group.pairs],
+        "gold": group.gold,
     }
 
 

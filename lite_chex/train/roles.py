@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lite_chex.decode import packed
 from lite_chex.model.adapters import load_adapter, read_score, role, role_parameters
 from lite_chex.model.backbone import load_base
-from lite_chex.train.reward import pooled_scores
+from lite_chex.train.reward import reading
 from lite_chex.train.run import FINISHED
 from lite_chex.train.setup import Setup
 
@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lite_chex.recipe import Recipe
+
+
+class Rewards(NamedTuple):
+    """score: ``[N]``. known: ``[N, T]``, what the decisions before earned, and what the policy expects of this one.
+    candidates: ``[N, T, 4]``, how much more than that expectation each candidate earns at once (0 where the
+    pooling does not tell). features: ``[N, T, hidden]``, the reward's, where each decision is predicted."""
+
+    score: torch.Tensor
+    known: torch.Tensor
+    candidates: torch.Tensor
+    features: torch.Tensor
 
 
 @dataclass
@@ -39,7 +50,6 @@ class Roles:
     setup: Setup
     score: torch.Tensor
     value_head: nn.Linear
-    pooling: str
     centre: torch.Tensor
     scale: float
     value_adapter: bool
@@ -66,7 +76,6 @@ class Roles:
             Setup(recipe, backbone),
             score,
             head,
-            recipe.reward.pooling,
             torch.tensor([summary[f"score_mean_{t}"] for t in range(len(recipe.findings))], device=backbone.device),
             max(float(summary["score_deviation"]), 1e-6),
             value_adapter,
@@ -89,29 +98,28 @@ class Roles:
             hidden = packed.hidden_states(self.setup.backbone.trunk, batch)
         return packed.decision_logits(hidden, batch, self.setup.decoder.weight)
 
-    def rewards(
-        self, batch: packed.PackedBatch, log_p: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Scaled scores ``[N]``, what is known of the return at each decision ``[N, T]``, and the reward's features
-        where each decision is predicted ``[N, T, hidden]``.
+    def rewards(self, batch: packed.PackedBatch, log_p: torch.Tensor) -> Rewards:
+        """Scaled scores and what is known of them at each decision, for the policy's log_p ``[N, T, 4]``.
 
-        Known is what the decisions before earned and, with ``pooling: candidates``, what the policy (log_p
-        ``[N, T, 4]``) expects of this one: its advantage then is against the other choices at the same place, and
-        the differences between reports, many times larger, do not enter.
+        With ``pooling: candidates`` the reward of every candidate is known before the choice, so the policy's
+        expectation is too: a choice's advantage then is against the other choices at the same place, and the
+        differences between reports, many times larger, do not enter.
         """
         import torch
 
-        weight = self.setup.decoder.weight
         with role(self.model, "reward"), torch.no_grad():
             hidden = packed.hidden_states(self.setup.backbone.trunk, batch)
-            found = pooled_scores(hidden, batch, lambda h: h @ self.score.T, self.pooling, weight)
-            per_decision = (found - self.centre) / self.scale
+            read = reading(hidden, batch, lambda h: h @ self.score.T, self.setup.recipe, self.setup.decoder.weight)
+            per_decision = (read.scores - self.centre) / self.scale
             known = per_decision.cumsum(-1) - per_decision
-            if self.pooling == "candidates":
-                logits = packed.decision_logits(hidden, batch, weight)
-                each = (logits - logits.mean(-1, keepdim=True) - self.centre[:, None]) / self.scale
-                known = known + (log_p.exp() * each).sum(-1)
-        return per_decision.sum(-1), known, packed.at(hidden, batch, batch.predict)
+            candidates = torch.zeros_like(log_p)
+            if self.setup.recipe.reward.pooling == "candidates":
+                each = (read.log_p - self.centre[:, None]) / self.scale
+                expected = (log_p.exp() * each).sum(-1)
+                known = known + expected
+                candidates = torch.where(log_p.exp() > 0, each - expected[..., None], 0.0)
+        features = packed.at(hidden, batch, batch.predict)
+        return Rewards(per_decision.sum(-1), known, candidates, features)
 
     def values(self, batch: packed.PackedBatch, known: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """V(s_t), fp32 ``[N, T]``: what is known plus the head's estimate of the rest."""

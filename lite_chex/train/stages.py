@@ -219,7 +219,7 @@ class StageLabeler:
         import torch
 
         from lite_chex.decode import packed
-        from lite_chex.train.reward import pooled_scores
+        from lite_chex.train.reward import reading
 
         setup, backbone, section = self.setup, self.setup.backbone, self.recipe.reward
         head = read_score(Stage(self.recipe, "reward").dir).to(backbone.device)
@@ -231,6 +231,6 @@ class StageLabeler:
                     prompts[part], list(answers[part]), setup.template, backbone.tokenizer.pad_token_id, backbone.device
                 )
                 hidden = packed.hidden_states(backbone.trunk, batch)
-                scores = pooled_scores(hidden, batch, lambda h: h @ head.T, section.pooling, setup.decoder.weight)
-                found.append(scores.sum(-1).cpu().numpy())
+                read = reading(hidden, batch, lambda h: h @ head.T, self.recipe, setup.decoder.weight)
+                found.append(read.scores.sum(-1).cpu().numpy())
         return np.concatenate(found).reshape(answers.shape[:2])

@@ -65,6 +65,18 @@ def test_interleaved_rows_of_two_annotators_are_two_groups(tmp_path: Path) -> No
     ]
 
 
+def test_which_answer_is_gold_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    made = group("s1", "generator", [(0, 2), (1, 2), (1, 0)], source="gold")
+    made.gold = 1
+    write_pairs(path, [made, group("s1", "Ann", [(0, 1)])], PAPER13)
+    assert [json.loads(line).get("gold") for line in path.read_text().splitlines()] == [None, True, True, None]
+    read, anns = read_pairs(path, PAPER13)
+    assert read.gold is not None
+    assert read.answers[read.gold] == EFFUSION
+    assert anns.gold is None
+
+
 def test_a_reports_annotators_are_held_out_together(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     write_pairs(path, [group(f"s{i}", name, [(0, 1)]) for i in range(20) for name in ("Ann", "Bob")], PAPER13)

@@ -25,6 +25,20 @@ def test_preference_loss() -> None:
     assert found.item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2, abs=1e-6)
 
 
+def test_cell_preference_loss_over_free_cells() -> None:
+    log_p = torch.tensor([[[0.5, 0.25, 0.125, 0.125], [0.25, 0.25, 0.25, 0.25], [1.0, 1e-30, 1e-30, 1e-30]]]).log()
+    found = losses.cell_preference_loss(log_p, torch.tensor([[1, 0, 1]]), torch.tensor([[True, True, False]]))
+    assert found.item() == pytest.approx(math.log(4), abs=1e-6)
+
+
+def test_expected_policy_loss_clips_each_candidate() -> None:
+    # The policy was even over two candidates with advantages +1 and -1 and moved to (0.75, 0.25): ratios 1.5, 0.5.
+    old, new = torch.tensor([[[0.5, 0.5]]]).log(), torch.tensor([[[0.75, 0.25]]]).log()
+    found = losses.expected_policy_loss(new, old, torch.tensor([[[1.0, -1.0]]]), torch.ones(1, 1), 0.2)
+    # min(1.5, 1.2) * 1 and min(0.5 * -1, 0.8 * -1), each with probability 1/2
+    assert found.item() == pytest.approx(-0.5 * 1.2 + 0.5 * 0.8, abs=1e-6)
+
+
 def test_kl_and_entropy() -> None:
     p = torch.tensor([[[0.5, 0.5, 1e-30, 1e-30]]]).log()
     q = torch.tensor([[[0.25, 0.75, 1e-30, 1e-30]]]).log()
@@ -75,6 +89,17 @@ def test_whiten_over_free_places() -> None:
     assert deviation.item() == pytest.approx(1.0, abs=1e-6)
 
 
+def test_leave_one_out_by_hand() -> None:
+    # Two reports with three answers each; the last answer's second decision is forced.
+    values = torch.tensor([[1.0, 4.0], [2.0, 6.0], [6.0, 9.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    free = torch.ones(6, 2, dtype=torch.bool)
+    free[2, 1] = False
+    found = losses.leave_one_out(values, free, 3)
+    torch.testing.assert_close(found[:, 0], torch.tensor([-3.0, -1.5, 4.5, 0.0, 0.0, 0.0]))
+    torch.testing.assert_close(found[:3, 1], torch.tensor([-2.0, 2.0, 0.0]))
+    torch.testing.assert_close(losses.leave_one_out(values, free, 1), values * free)
+
+
 def test_policy_loss_clips() -> None:
     # ratios 1.5 and 0.5, advantages +1 and +1, cliprange 0.2: the surrogate is min(1.5, 1.2) and min(0.5, 0.8).
     old = torch.zeros(1, 2)
@@ -115,7 +140,7 @@ class TwoDecisions:
         return ours, ref
 
     def gradient(self, loss: torch.Tensor) -> torch.Tensor:
-        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, [self.first, self.second])])
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, [self.first, self.second], retain_graph=True)])
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -145,6 +170,41 @@ def test_kl_estimators_have_the_gradient_of_equation_3(exact: bool) -> None:
     if exact:
         loss = loss + BETA * (answer_weight * kl).sum()
     torch.testing.assert_close(world.gradient(loss), wanted, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("lam", [1.0, 0.2])
+def test_known_candidates_give_the_same_gradient_with_less_noise(lam: float) -> None:
+    """A score that adds up over the decisions: what each candidate earns, expected, and the rest as sampled."""
+    world = TwoDecisions()
+    answers = torch.tensor([[a, b] for a in range(C) for b in range(C)])
+    log_p = world.log_p()[0]
+    old = log_p.detach()
+    chosen, old_chosen = (p.gather(-1, answers[..., None]).squeeze(-1) for p in (log_p, old))
+    weight = old_chosen.sum(-1).exp()
+    first = torch.randn(C, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    earns = torch.stack([torch.stack([first, world.score[a]]) for a in range(C) for _ in range(C)])
+    expected = (old.exp() * earns).sum(-1)
+    earned = earns.gather(-1, answers[..., None]).squeeze(-1)
+    known = torch.stack([expected[:, 0], earned[:, 0] + expected[:, 1]], dim=1)
+    free = torch.ones(16, 2, dtype=torch.bool)
+    score = torch.stack([torch.zeros(16, dtype=torch.float64), earned.sum(1)], dim=1)
+    advantages, _ = losses.gae(score, known, free, 1.0, lam)
+    candidates = earns - expected[..., None]
+    rest = advantages - candidates.gather(-1, answers[..., None]).squeeze(-1)
+
+    ratio = (chosen - old_chosen).exp()
+    sampled = -(advantages * ratio).sum(1)
+    split = torch.stack(
+        [
+            2 * losses.expected_policy_loss(log_p[i : i + 1], old[i : i + 1], candidates[i : i + 1], free[:1], 9.0)
+            for i in range(16)
+        ]
+    ) - (rest * ratio).sum(1)
+    gradients = [torch.stack([world.gradient(x) for x in of_answer]) for of_answer in (sampled, split)]
+    means = [(weight[:, None] * g).sum(0) for g in gradients]
+    torch.testing.assert_close(means[1], means[0], atol=1e-9, rtol=0)
+    noise = [(weight[:, None] * (g - m) ** 2).sum() for g, m in zip(gradients, means, strict=True)]
+    assert noise[1] < 0.5 * noise[0]
 
 
 def test_the_exact_kl_paid_at_its_own_step_teaches_nothing() -> None:

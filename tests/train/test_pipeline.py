@@ -23,7 +23,7 @@ from lite_chex.recipe import Recipe
 from lite_chex.train.dpo import train_dpo
 from lite_chex.train.ppo_loop import train_ppo
 from lite_chex.train.preferences import PAIRS_FILE, make_preferences
-from lite_chex.train.reward import pooled_scores, train_rm
+from lite_chex.train.reward import reading, train_rm
 from lite_chex.train.roles import Roles
 from lite_chex.train.run import FINISHED, Stage, read_metrics
 from lite_chex.train.sft import train_sft
@@ -106,17 +106,12 @@ def test_ppos_reward_equals_autopefts_on_a_batch(trained: Recipe) -> None:
     prompts = roles.setup.prompt.prompt_ids(["No effusion.", "Heart size is normal. Possible edema."])
     answers = np.random.default_rng(0).integers(0, 4, (2, 3, 13)).astype(np.int8)
     batch = packed.pack(prompts, list(answers), roles.setup.template, roles.setup.backbone.tokenizer.pad_token_id)
-    score, _, _ = roles.rewards(batch, torch.full((6, 13, 4), 0.25).log())
+    score = roles.rewards(batch, torch.full((6, 13, 4), 0.25).log()).score
     trunk = other.base_model.model.model
     with torch.no_grad():
-        theirs = pooled_scores(
-            packed.hidden_states(trunk, batch),
-            batch,
-            other.base_model.model.score,
-            trained.reward.pooling,
-            roles.setup.decoder.weight,
-        )
-    wanted = ((theirs - roles.centre) / roles.scale).sum(-1)
+        hidden = packed.hidden_states(trunk, batch)
+        theirs = reading(hidden, batch, other.base_model.model.score, trained, roles.setup.decoder.weight)
+    wanted = ((theirs.scores - roles.centre) / roles.scale).sum(-1)
     torch.testing.assert_close(score, wanted, atol=1e-4, rtol=1e-4)
     assert read_score(folder).shape == (1, 64)
 
@@ -176,18 +171,27 @@ COMMANDS = {"sft": "train-sft", "reward": "train-rm", "ppo": "train-ppo", "dpo":
 
 def test_what_is_known_of_the_return_leaves_a_certain_policy_no_advantage(trained: Recipe) -> None:
     roles = Roles.load(trained, Stage(trained, "sft").dir, Stage(trained, "reward").dir)
-    assert roles.pooling == "candidates"
+    assert trained.reward.pooling == "candidates"
     prompts = roles.setup.prompt.prompt_ids(["No effusion."])
     answers = np.random.default_rng(0).integers(0, 4, (1, 3, 13)).astype(np.int8)
     batch = packed.pack(prompts, list(answers), roles.setup.template, roles.setup.backbone.tokenizer.pad_token_id)
     roles.score.zero_()  # the head is what cannot be known before the choice
     certain = torch.nn.functional.one_hot(batch.values, 4).float().clamp(min=1e-30).log()
-    score, known, _ = roles.rewards(batch, certain)
+    found = roles.rewards(batch, certain)
     # At the last decision everything is known: all before it is earned, and its own choice is certain.
-    torch.testing.assert_close(known[:, -1], score, atol=1e-4, rtol=0)
-    _, uniform, _ = roles.rewards(batch, torch.full((3, 13, 4), 0.25).log())
-    # Centred logits are 0 on average over the four: of an undecided policy only the centre is known at the start.
-    torch.testing.assert_close(uniform[:, 0], (-roles.centre[0] / roles.scale).expand(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.known[:, -1], found.score, atol=1e-4, rtol=0)
+    chosen = found.candidates.gather(-1, batch.values[..., None])
+    torch.testing.assert_close(chosen, torch.zeros_like(chosen), atol=1e-4, rtol=0)
+    uniform = torch.full((3, 13, 4), 0.25).log()
+    advantages = roles.rewards(batch, uniform).candidates
+    # Of an undecided policy the candidates' advantages cancel, and differ as the reward model's log-probabilities do.
+    torch.testing.assert_close(advantages.mean(-1), torch.zeros(3, 13), atol=1e-4, rtol=0)
+    with role(roles.model, "reward"), torch.no_grad():
+        hidden = packed.hidden_states(roles.setup.backbone.trunk, batch)
+    logits = packed.decision_logits(hidden, batch, roles.setup.decoder.weight) / roles.scale
+    torch.testing.assert_close(
+        advantages[:, 0, 0] - advantages[:, 0, 3], logits[:, 0, 0] - logits[:, 0, 3], atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.slow
