@@ -110,6 +110,7 @@ def make_recipe(base: Path, output_dir: Path, *changes: str) -> Recipe:
         "ppo.reports_per_iteration=4",
         "ppo.num_samples=2",
         "ppo.num_ppo_epochs=2",
+        "ppo.num_mini_batches=2",
         "ppo.eval_steps=2",
         "ppo.save_steps=2",
         "dpo.max_steps=4",

@@ -166,6 +166,31 @@ def test_evaluate_run_has_every_stage(trained: Recipe) -> None:
     assert (trained.run_dir / "predictions" / "0" / "ppo.csv").is_file()
 
 
+def test_the_cells_of_gold_teach_the_reward_model(trained: Recipe, tmp_path: Path) -> None:
+    import shutil
+
+    from lite_chex.data.preferences import read_pairs
+
+    shutil.copytree(trained.output_dir, tmp_path / "runs")
+    found = []
+    for coef in (0.0, 40.0):
+        recipe = trained.model_copy(deep=True)
+        recipe.output_dir, recipe.reward.gold_cells_coef = str(tmp_path / "runs"), coef
+        recipe.reward.learning_rate, recipe.reward.max_steps, recipe.reward.eval_steps = 3e-3, 12, 12
+        shutil.rmtree(Stage(recipe, "reward").dir)
+        train_rm(recipe, QUIET)
+        roles = Roles.load(recipe, Stage(recipe, "sft").dir, Stage(recipe, "reward").dir)
+        groups = [g for g in read_pairs(recipe.run_dir / PAIRS_FILE, recipe.findings) if g.gold is not None]
+        prompts = roles.setup.prompt.prompt_ids([g.report for g in groups])
+        golds = [g.array[[g.gold]] for g in groups]
+        batch = packed.pack(prompts, golds, roles.setup.template, roles.setup.backbone.tokenizer.pad_token_id)
+        with role(roles.model, "reward"), torch.no_grad():
+            hidden = packed.hidden_states(roles.setup.backbone.trunk, batch)
+            read = reading(hidden, batch, lambda h: h[..., :1] * 0, recipe, roles.setup.decoder.weight)
+        found.append(read.scores.sum(-1).mean())  # without the head: the log-probability of gold
+    assert found[1] > found[0] + 1
+
+
 COMMANDS = {"sft": "train-sft", "reward": "train-rm", "ppo": "train-ppo", "dpo": "train-dpo"}
 
 
