@@ -291,7 +291,8 @@ def readme(exported: Exported, format: Format) -> str:
         "ask it the same way.\n\n"
         f'`POST /v1/chat/completions` with\n\n```json\n{{"model": "litechex", "temperature": 0, "messages": [{ask}],\n '
         f'"response_format": {{"type": "json_schema", "json_schema": {{"name": "labels", "schema": CONTENT OF {SCHEMA}'
-        "}}}\n```\n"
+        "}}}\n```\n\nA whole file: `litechex label --labeler openai --own-export --model litechex --base-url "
+        "http://localhost:8000/v1 --input reports.csv --output labels.csv`\n"
     )
     room = recipe.model.max_length
     served = {

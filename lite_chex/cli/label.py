@@ -85,6 +85,12 @@ def label(
     output_price: Annotated[
         float | None, typer.Option(help="Price of a million output tokens.", rich_help_panel=SERVER)
     ] = None,
+    own_export: Annotated[
+        bool,
+        typer.Option(
+            "--own-export", help="Its model is a LiteChex export: ask as it was trained.", rich_help_panel=SERVER
+        ),
+    ] = False,
     i_may_send_these_reports: Annotated[
         bool,
         typer.Option(
@@ -134,6 +140,7 @@ def label(
             may_send=i_may_send_these_reports,
             input_price=input_price,
             output_price=output_price,
+            own_export=own_export,
         ),
     )
     run = partial(

@@ -28,7 +28,7 @@ from lite_chex.errors import UserError
 from lite_chex.findings import NO_FINDING, Certainty, FindingSet, LabelArray
 from lite_chex.labelers.base import TOO_LONG, LabelBatch
 from lite_chex.labelers.registry import ServerOptions
-from lite_chex.prompt import instruction
+from lite_chex.prompt import instruction, user_message
 
 if TYPE_CHECKING:
     import openai
@@ -140,7 +140,7 @@ class OpenAILabeler:
         )
 
     def fingerprint(self) -> str:
-        asked = json.dumps([self._question, self.findings.json_schema()])
+        asked = json.dumps([self._messages(""), self.findings.json_schema()])
         return f"openai {self.url} {self.model} {hashlib.sha256(asked.encode()).hexdigest()}"
 
     def estimate(self, reports: Iterable[Report]) -> Estimate:
@@ -188,7 +188,7 @@ class OpenAILabeler:
 
     def _ask(self, report: str) -> LabelArray | _Refused | None:
         """The labels of a report; None where no answer was readable."""
-        messages = [{"role": "system", "content": self._question}, {"role": "user", "content": report}]
+        messages = asked = self._messages(report)
         for _ in range(1 + ASK_AGAIN):
             answer = self._complete(messages)
             if isinstance(answer, _Refused):
@@ -197,8 +197,13 @@ class OpenAILabeler:
             if labels is not None:
                 return labels
             again = {"role": "user", "content": f"That was not the object. {in_words(self.findings)}"}
-            messages = [*messages[:2], {"role": "assistant", "content": answer}, again]
+            messages = [*asked, {"role": "assistant", "content": answer}, again]
         return None
+
+    def _messages(self, report: str) -> list[dict[str, str]]:
+        if self.server.own_export:
+            return [{"role": "user", "content": user_message(self.findings, report)}]
+        return [{"role": "system", "content": self._question}, {"role": "user", "content": report}]
 
     def _complete(self, messages: list[dict[str, str]]) -> str | _Refused:
         """One answer; where the server refuses the schema, asked for without it from then on."""
@@ -208,8 +213,9 @@ class OpenAILabeler:
             if not (isinstance(answer, _Refused) and answer.schema):
                 return answer
             self._schema = False
-        system = {"role": "system", "content": f"{messages[0]['content']} {in_words(self.findings)}"}
-        return self._request([system, *messages[1:]], {})
+        if not self.server.own_export:  # which knows the object
+            messages = [{"role": "system", "content": f"{self._question} {in_words(self.findings)}"}, *messages[1:]]
+        return self._request(messages, {})
 
     def _request(self, messages: list[dict[str, str]], extra: dict[str, Any]) -> str | _Refused:
         import openai

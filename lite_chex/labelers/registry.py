@@ -36,7 +36,10 @@ class Announces(Protocol):
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Where the OpenAI-compatible server is, and what it may cost. Prices are per million tokens."""
+    """Where the OpenAI-compatible server is, and what it may cost. Prices are per million tokens.
+
+    own_export: its model is one of ``litechex export``, to be asked with the prompt that it was trained on.
+    """
 
     base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
@@ -45,6 +48,7 @@ class ServerOptions:
     may_send: bool = False
     input_price: float | None = None
     output_price: float | None = None
+    own_export: bool = False
 
 
 @dataclass(frozen=True)

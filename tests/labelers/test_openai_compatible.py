@@ -30,6 +30,7 @@ from lite_chex.errors import UserError
 from lite_chex.findings import CERTAINTY_WORDS, Certainty
 from lite_chex.labelers.registry import LabelerOptions, ServerOptions, make_labeler
 from lite_chex.labelers.runner import label_file
+from lite_chex.prompt import user_message
 from lite_chex.recipe import shipped
 
 openai_compatible = pytest.importorskip("lite_chex.labelers.openai_compatible")
@@ -162,6 +163,13 @@ def test_answers_become_labels_in_order_and_requests_run_side_by_side(server: Se
     expected = [[3, 0, 3] if i % 2 == 0 else [1, 3, 3] for i in range(40)]  # the contradiction is mended
     assert batch.values.tolist() == expected
     assert 2 <= server.at_once <= 5
+
+
+def test_our_own_export_is_asked_as_it_was_trained(server: Server) -> None:
+    plain, own = labeler(server), labeler(server, own_export=True)
+    assert own.label(["edema"]).values.tolist() == [[0, 3, 3]]
+    assert list(server.seen) == [user_message(WORDS, "edema")]  # the one user message of a training row
+    assert plain.fingerprint() != own.fingerprint()
 
 
 def test_a_busy_server_is_asked_again(server: Server) -> None:
