@@ -135,9 +135,6 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
         batch = packed.pack(prompts, [a for _, a in groups_], template, pad, backbone.device)
         return reading(packed.hidden_states(backbone.trunk, batch), batch, head, recipe, held.weight)
 
-    def scores(groups_: Sequence[tuple[str, LabelArray]]) -> torch.Tensor:
-        return read(groups_).scores
-
     rows = [_row(setup, g) for g in train]
 
     class Trainer(RewardTrainer):
@@ -191,12 +188,14 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
 
         backbone.model.eval()
         with torch.inference_mode():
-            found = _measure(recipe, held, scores, section.per_device_train_batch_size)
+            found = _measure(recipe, held, read, section.per_device_train_batch_size)
         backbone.model.train()
         return found
 
     by_gold = held.examples is not None
-    selection = Selection("errors_per_report" if by_gold else "accuracy", not by_gold, patience=1 << 30)
+    # Its own choices say more than best-of-K, which only sees the few answers that were sampled.
+    errors = "own_errors_per_report" if section.pooling == "candidates" else "errors_per_report"
+    selection = Selection(errors if by_gold else "accuracy", not by_gold, patience=1 << 30)
     result = run_trainer(
         trainer,
         stage,
@@ -268,7 +267,7 @@ def _row(setup: Setup, group: AnswerGroup) -> dict[str, Any]:
     }
 
 
-def _measure(recipe: Recipe, held: Held, scores: Any, batch: int) -> dict[str, float]:
+def _measure(recipe: Recipe, held: Held, read: Any, batch: int) -> dict[str, float]:
     """Pair accuracy (also by the number of differing cells), score deviation within a report, best-of-K."""
     right: list[bool] = []
     cells: list[int] = []
@@ -276,7 +275,7 @@ def _measure(recipe: Recipe, held: Held, scores: Any, batch: int) -> dict[str, f
     decisions: list[np.ndarray] = []
     for start in range(0, len(held.groups), batch):
         part = held.groups[start : start + batch]
-        per_decision = scores([(g.report, g.array) for g in part]).cpu().numpy()
+        per_decision = read([(g.report, g.array) for g in part]).scores.cpu().numpy()
         decisions.append(per_decision)
         found, at = per_decision.sum(axis=1), 0
         for group in part:
@@ -295,36 +294,34 @@ def _measure(recipe: Recipe, held: Held, scores: Any, batch: int) -> dict[str, f
     metrics["score_deviation"] = float(np.concatenate(spread).std())
     metrics |= {f"score_mean_{t}": float(v) for t, v in enumerate(np.concatenate(decisions).mean(axis=0))}
     if held.examples is not None and held.samples is not None:
-        metrics |= _best_of_k(recipe, held.examples, held.samples, scores, batch)
+        metrics |= _on_gold(held.examples, held.samples, read, batch)
     return metrics
 
 
-def _best_of_k(recipe: Recipe, examples: Examples, samples: Samples, scores: Any, batch: int) -> dict[str, float]:
-    """Errors per report of the greedy answer, of the sample the reward likes best, and of the best sample."""
+def _on_gold(examples: Examples, samples: Samples, read: Any, batch: int) -> dict[str, float]:
+    """Errors per report of the greedy answer, of the sample the reward likes best, of the best sample, and of what
+    the reward's candidates say by themselves at each decision of the greedy answer (own)."""
     answers = np.concatenate([samples.greedy[:, None], samples.sampled], axis=1)
-    picked = pick_best(examples.texts, answers, scores, batch)
+    picked, own = [], []
+    for start in range(0, len(answers), batch):
+        part = answers[start : start + batch]
+        found = read(list(zip(examples.texts[start : start + batch], part, strict=True)))
+        picked.append(found.scores.sum(-1).cpu().numpy().reshape(part.shape[:2]).argmax(axis=1))
+        own.append(found.log_p[:: part.shape[1]].argmax(-1).cpu().numpy().astype(np.int8))
+    everything = np.concatenate([answers, np.concatenate(own)[:, None]], axis=1)
     costs = np.stack(
         [
             error_score(gold, a, missed=1, hallucinated=1, wrong_certainty=1, presence=False)
-            for gold, a in zip(examples.labels, answers)
+            for gold, a in zip(examples.labels, everything)
         ]
     )
     rows = np.arange(len(costs))
     return {
-        "errors_per_report": float(costs[rows, picked].mean()),
+        "errors_per_report": float(costs[rows, np.concatenate(picked)].mean()),
+        "own_errors_per_report": float(costs[:, -1].mean()),
         "greedy_errors_per_report": float(costs[:, 0].mean()),
-        "oracle_errors_per_report": float(costs.min(axis=1).mean()),
+        "oracle_errors_per_report": float(costs[:, :-1].min(axis=1).mean()),
     }
-
-
-def pick_best(texts: list[str], answers: LabelArray, scores: Any, batch: int) -> np.ndarray:
-    """Index of the answer with the highest reward, ``[n, K, F] -> [n]``."""
-    picked = []
-    for start in range(0, len(texts), batch):
-        part = answers[start : start + batch]
-        found = scores(list(zip(texts[start : start + batch], part, strict=True))).sum(-1).cpu().numpy()
-        picked.append(found.reshape(part.shape[:2]).argmax(axis=1))
-    return np.concatenate(picked)
 
 
 def at_chance(summary: dict[str, float]) -> bool:
@@ -346,6 +343,7 @@ def _report(console: Console, final: dict[str, float], by_gold: bool) -> None:
         console.print(
             f"errors per report on validation gold: SFT {final['greedy_errors_per_report']:.3f}, "
             f"best of K by the reward {final['errors_per_report']:.3f}, "
+            f"its own choices {final['own_errors_per_report']:.3f}, "
             f"best sample there was {final['oracle_errors_per_report']:.3f}",
             highlight=False,
         )
