@@ -95,14 +95,12 @@ def gae(rewards: Tensor, values: Tensor, free: Tensor, gamma: float, lam: float)
     return advantages, (advantages + values) * free
 
 
-def whiten(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Zero mean and unit deviation over the True places; also returns the deviation.
+def deviation(values: Tensor, mask: Tensor) -> Tensor:
+    """Standard deviation over the True places, never 0.
 
-    Dividing returns by the deviation alone would change what beta weighs: divide the KL term by it too.
+    Dividing advantages by it alone would change what beta weighs: divide the KL term by it too.
     """
-    mean = masked_mean(values, mask)
-    deviation = (masked_mean((values - mean) ** 2, mask) + 1e-8).sqrt()
-    return (values - mean) / deviation * mask, deviation
+    return (masked_mean((values - masked_mean(values, mask)) ** 2, mask) + 1e-8).sqrt()
 
 
 def expected_policy_loss(

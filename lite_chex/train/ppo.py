@@ -115,8 +115,7 @@ def score(
     # What each candidate earns at once is known of all four: only the rest hangs on the one that was sampled.
     # How hard the cells to come are is the report's doing: its other answers are met by the same.
     rest = losses.leave_one_out(advantages - chosen(all_["candidates"], actions), all_["free"], answers.shape[1])
-    advantages = chosen(all_["candidates"], actions) + rest
-    _, deviation = losses.whiten(advantages, all_["free"])
+    deviation = losses.deviation(chosen(all_["candidates"], actions) + rest, all_["free"])
     return Rollout(
         prompts,
         answers,
