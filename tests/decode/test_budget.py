@@ -78,7 +78,7 @@ def test_counted_from_free_memory_on_a_cpu(world: World, tiny_base: Path, monkey
     per_token = bytes_per_token(world.decoder, section)
     # Keys and values alone: 2 layers x 2 x 32 numbers of 4 bytes.
     assert per_token > 2 * 2 * 32 * 4
-    for tokens, words in ((1000, "free memory"), (10 * CPU_TOKENS, "no faster")):
+    for tokens, words in ((1000, "free memory"), (10 * CPU_TOKENS, "most that is tried")):
         available = int((tokens + 0.5) * per_token / SHARE)
         monkeypatch.setattr(psutil, "virtual_memory", lambda a=available: SimpleNamespace(available=a))
         line = fit_batch(world.decoder, section)
