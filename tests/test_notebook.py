@@ -19,6 +19,7 @@ SMALL = [
     "data.train.1.limit=4",
     "data.validation.0.limit=24",
     "data.preference.0.limit=60",
+    "data.preference.1.limit=4",
     "data.test.0.limit=40",
     "sft.max_steps=40",
     "sft.eval_steps=20",

@@ -210,7 +210,8 @@ def test_what_is_known_of_the_return_leaves_a_certain_policy_no_advantage(traine
     uniform = torch.full((3, 13, 4), 0.25).log()
     advantages = roles.rewards(batch, uniform).candidates
     # Of an undecided policy the candidates' advantages cancel, and differ as the reward model's log-probabilities do.
-    torch.testing.assert_close(advantages.mean(-1), torch.zeros(3, 13), atol=1e-4, rtol=0)
+    # (No Finding apart, which may not take all four.)
+    torch.testing.assert_close(advantages[:, :-1].mean(-1), torch.zeros(3, 12), atol=1e-4, rtol=0)
     with role(roles.model, "reward"), torch.no_grad():
         hidden = packed.hidden_states(roles.setup.backbone.trunk, batch)
     logits = packed.decision_logits(hidden, batch, roles.setup.decoder.weight) / roles.scale
