@@ -6,7 +6,6 @@ A field's description is its help text (``litechex recipe-keys`` is not needed: 
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lite_chex.errors import UserError
 from lite_chex.findings import FINDING_SETS, NO_FINDING, FindingSet, custom_findings, finding_set
+from lite_chex.overrides import apply_override
 
 NEW_ENCODER = "new"
 """``distill.model_name_or_path`` that stands for an encoder made on the spot."""
@@ -123,7 +123,10 @@ class RewardSection(Trained):
         "log-probability), or at the last token",
     )
     gold_cells_coef: float = Field(
-        4.0, ge=0, description="Weight of comparing each cell of a gold answer with its three other candidates"
+        4.0,
+        ge=0,
+        description="Weight of comparing each cell of a gold answer with its three other candidates; for pooling: "
+        "candidates",
     )
     center_rewards_coefficient: float | None = Field(None, description="As in TRL")
 
@@ -312,7 +315,7 @@ def load_recipe(
     if not isinstance(raw, dict):
         raise UserError(f"{path}: a recipe is a mapping of sections (model, data, sft, ...)")
     for override in overrides:
-        _apply(raw, override)
+        apply_override(raw, override)
     if output_dir is not None:
         raw["output_dir"] = output_dir
     try:
@@ -322,43 +325,6 @@ def load_recipe(
         raise UserError(f"{path.name}: {mistakes}") from None
     _resolve_paths(recipe, path.parent)
     return recipe
-
-
-def _apply(raw: dict[str, Any], override: str) -> None:
-    """Set ``a.b.0.c=value`` in a nested mapping; the value is read as YAML."""
-    key, eq, value = override.partition("=")
-    if not eq or not key:
-        raise UserError(f'--set "{override}": write section.key=value')
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {key}: the value is not readable YAML") from None
-    # YAML reads 1e-5 as text; people mean the number.
-    if isinstance(parsed, str):
-        with contextlib.suppress(ValueError):
-            parsed = float(parsed)
-    node: Any = raw
-    *parents, last = key.split(".")
-    for part in parents:
-        if isinstance(node, list):
-            index = _index(key, part, node)
-            node = node[index]
-        else:
-            if not isinstance(node.get(part), (dict, list)):
-                node[part] = {}
-            node = node[part]
-    if isinstance(node, list):
-        node[_index(key, last, node)] = parsed
-    else:
-        node[last] = parsed
-
-
-def _index(key: str, part: str, node: list[Any]) -> int:
-    if not part.isdigit() or int(part) > len(node):
-        raise UserError(f'--set {key}: "{part}" is no place in a list of {len(node)}')
-    if int(part) == len(node):
-        node.append({})
-    return int(part)
 
 
 def _known_keys(loc: tuple[Any, ...]) -> list[str]:

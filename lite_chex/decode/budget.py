@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CPU_TOKENS = BATCH_TOKENS
 CARD_TOKENS = 16384
-"""Beyond these a pass only takes longer: its matrix products keep the machine busy already."""
+"""The most that is tried: matrix products of this size keep a machine busy. More has not been measured."""
 
 SHARE = 0.5
 """Of the free memory on a CPU; the rest is for whoever else is on the machine."""

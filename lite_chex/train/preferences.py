@@ -118,7 +118,8 @@ def _group(part: Examples, row: int, samples: Samples, recipe: Recipe, rng: np.r
     right = findings.consistent(right)
     said = len(group.answers)  # by the policy itself
     gold_index = group.add(right) if section.include_gold else -1
-    group.gold = gold_index if section.include_gold else None
+    if section.include_gold and not part.presence and (gold != SKIP).all():
+        group.gold = gold_index  # else some of its cells are the policy's own
     said = max(said, gold_index + 1)
     own = np.concatenate([samples.greedy[row][None], samples.sampled[row]])
     for edit in single_edits(right, findings, section.num_edits, rng, own):

@@ -157,7 +157,7 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
             rewards = found.scores.sum(-1)
             chosen, rejected = rewards[better], rewards[worse]
             loss = losses.preference_loss(chosen, rejected)
-            if gold and section.gold_cells_coef:
+            if gold and section.pooling == "candidates":
                 cells = losses.cell_preference_loss(found.log_p[gold], found.values[gold], found.free[gold])
                 loss = loss + section.gold_cells_coef * cells
             if section.center_rewards_coefficient:
@@ -295,6 +295,8 @@ def _measure(recipe: Recipe, held: Held, read: Any, batch: int) -> dict[str, flo
     metrics |= {f"score_mean_{t}": float(v) for t, v in enumerate(np.concatenate(decisions).mean(axis=0))}
     if held.examples is not None and held.samples is not None:
         metrics |= _on_gold(held.examples, held.samples, read, batch)
+        if recipe.reward.pooling != "candidates":
+            del metrics["own_errors_per_report"]  # its candidates take no part in its score
     return metrics
 
 
@@ -343,8 +345,8 @@ def _report(console: Console, final: dict[str, float], by_gold: bool) -> None:
         console.print(
             f"errors per report on validation gold: SFT {final['greedy_errors_per_report']:.3f}, "
             f"best of K by the reward {final['errors_per_report']:.3f}, "
-            f"its own choices {final['own_errors_per_report']:.3f}, "
-            f"best sample there was {final['oracle_errors_per_report']:.3f}",
+            + (f"its own choices {final['own_errors_per_report']:.3f}, " if "own_errors_per_report" in final else "")
+            + f"best sample there was {final['oracle_errors_per_report']:.3f}",
             highlight=False,
         )
         if final["errors_per_report"] >= final["greedy_errors_per_report"]:

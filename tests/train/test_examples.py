@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lite_chex.data.records import Report
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP, FindingSet
-from lite_chex.train.examples import check_splits, error_score, load_source, single_edits
-from lite_chex.train.preferences import corrected
+from lite_chex.recipe import load_recipe
+from lite_chex.train import preferences
+from lite_chex.train.examples import Examples, check_splits, error_score, load_source, single_edits
+from lite_chex.train.preferences import Samples, corrected
 from tests.conftest import make_recipe
 
 P, N, U, A = range(4)
@@ -101,3 +104,18 @@ def test_limit_is_seeded(tiny_base, tmp_path) -> None:  # type: ignore[no-untype
     ids = [[r.study_id for r in load_source(recipe.data.test[0], recipe).reports] for _ in range(2)]
     assert ids[0] == ids[1]
     assert len(ids[0]) == 24
+
+
+@pytest.mark.parametrize(
+    ("first_cell", "presence", "whole"), [(P, False, True), (SKIP, False, False), (P, True, False)]
+)
+def test_only_an_answer_that_is_gold_in_every_cell_is_marked_gold(first_cell: int, presence: bool, whole: bool) -> None:
+    recipe = load_recipe("tiny-cpu")
+    gold = np.full((1, 13), A, np.int8)
+    gold[0, 0] = first_cell
+    part = Examples([Report(0, "s1", "some report")], gold, np.ones(13, bool), presence, "gold")
+    greedy = np.full((1, 13), A, np.int8)
+    samples = Samples(greedy, np.repeat(greedy[:, None], 2, axis=1), np.zeros((1, 13, 4), np.float32))
+    group = preferences._group(part, 0, samples, recipe, np.random.default_rng(0))
+    assert group.pairs
+    assert group.gold == (group.answers.index(tuple(gold[0].tolist())) if whole else None)

@@ -280,3 +280,6 @@ def test_preferences_are_trls_format(trained: Recipe) -> None:
     assert set(row) == {"prompt", "chosen", "rejected", "study_id", "source", "annotator"}
     assert trained.findings.from_json(row["chosen"]) is not None
     assert row["source"] == "gold"
+    marked = [r for r in map(json.loads, lines) if "gold" in r]
+    assert 0 < len(marked) < len(lines)
+    assert all(set(r) == {*row, "gold"} and r["gold"] is True for r in marked)
