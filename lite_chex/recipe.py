@@ -314,6 +314,8 @@ def load_recipe(
         raise UserError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]})") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: a recipe is a mapping of sections (model, data, sft, ...)")
+    if isinstance(raw.get("ppo"), dict):
+        raw["ppo"].pop("whiten_rewards", None)  # never did anything; the recipes of early runs hold it
     for override in overrides:
         apply_override(raw, override)
     if output_dir is not None:

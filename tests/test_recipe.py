@@ -110,3 +110,10 @@ def test_names_that_cannot_be_used_are_refused(change: str, words: str) -> None:
 def test_custom_findings_stand_before_no_finding() -> None:
     recipe = load_recipe("tiny-cpu", ["data.custom_findings={Scoliosis: [scoliosis, curvature]}"])
     assert recipe.findings.names[-2:] == ("Scoliosis", "No Finding")
+
+
+def test_a_key_that_early_runs_saved_is_still_read(tmp_path: Path) -> None:
+    saved = tmp_path / "recipe.yaml"
+    saved.write_text(load_recipe("tiny-cpu").to_yaml().replace("ppo:\n", "ppo:\n  whiten_rewards: false\n"))
+    assert "whiten_rewards" in saved.read_text()
+    assert load_recipe(saved).ppo == load_recipe("tiny-cpu").ppo

@@ -117,13 +117,13 @@ def expected_policy_loss(
 
 
 def leave_one_out(values: Tensor, free: Tensor, k: int) -> Tensor:
-    """Minus the mean over the same report's other answers (RLOO), ``[G x K, T]``; unchanged where there is none.
+    """Minus the mean over the same report's other answers (RLOO), ``[G x K, T]``; over all where there are none.
 
     The others were drawn independently, so the gradient stays the same on average; what all answers to a report
     share, and no value estimate foresees, drops out.
     """
     if k == 1:
-        return values * free
+        return (values - masked_mean(values, free)) * free
     grouped = (values * free).unflatten(0, (-1, k))
     counted = free.unflatten(0, (-1, k)).to(values.dtype)
     others = counted.sum(1, keepdim=True) - counted
