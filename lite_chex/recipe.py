@@ -167,6 +167,7 @@ class DPOSection(Trained):
     beta: float = Field(0.1, gt=0)
     loss_type: str = Field("sigmoid", description="As in TRL")
     decisions_only: bool = Field(True, description="Log-probabilities over the decision tokens alone")
+    sft_coef: float = Field(0.0, ge=0, description="Weight of eq. 1 on the preferred answers, beside DPO's loss")
     early_stopping_patience: int = Field(4, ge=1)
 
 

@@ -1,7 +1,8 @@
 """DPO from the same pairs and the same SFT adapter: the comparison arm (Rafailov et al. 2023), by TRL.
 
 What differs from TRL's collator: the completion mask covers the decision tokens alone, so that forced
-tokens after a differing label cannot carry the margin.
+tokens after a differing label cannot carry the margin. DPO only widens a margin, and may do so while both answers
+become less likely: ``dpo.sft_coef`` adds the preferred answer's own likelihood (RPO, Pang et al. 2024).
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def train_dpo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
         stage,
         str(backbone.causal.dtype).removeprefix("torch."),
         beta=section.beta,
-        loss_type=[section.loss_type],
+        loss_type=[section.loss_type, "sft"],
+        loss_weights=[1.0, section.sft_coef],
         max_length=None,
     )
     rows = _rows(setup, train, section.decisions_only)

@@ -166,6 +166,21 @@ def test_evaluate_run_has_every_stage(trained: Recipe) -> None:
     assert (trained.run_dir / "predictions" / "0" / "ppo.csv").is_file()
 
 
+def test_dpo_may_keep_the_preferred_answers_likelihood(trained: Recipe, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(trained.output_dir, tmp_path / "runs")
+    recipe = trained.model_copy(deep=True)
+    recipe.output_dir, recipe.dpo.sft_coef = str(tmp_path / "runs"), 0.5
+    recipe.dpo.max_steps = recipe.dpo.logging_steps = 1
+    shutil.rmtree(Stage(recipe, "dpo").dir)
+    train_dpo(recipe, QUIET)
+    first = next(r for r in read_metrics(Stage(recipe, "dpo").dir) if "loss" in r)
+    # The policy starts at the reference: DPO's own loss is ln 2.
+    per_decision = first["logps/chosen"] / len(recipe.findings)
+    assert first["loss"] == pytest.approx(np.log(2) - 0.5 * per_decision, rel=1e-3)
+
+
 def test_the_cells_of_gold_teach_the_reward_model(trained: Recipe, tmp_path: Path) -> None:
     import shutil
 
