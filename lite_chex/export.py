@@ -1,8 +1,9 @@
 """What leaves the toolkit: merged 16-bit safetensors, GGUF for Ollama, a folder that vLLM serves.
 
 Merging happens into the dequantised 4-bit weights that the adapter was trained on, not into the original 16-bit
-ones. Beside the model lie the JSON schema and the GBNF grammar of the answer: constrained by either, any model
-gives a readable answer; decoding freely, only one whose SFT trained every answer token.
+ones. Beside the model lie the GBNF grammar and the JSON schema of the answer. Held to the grammar, any model gives a
+readable answer; held to the schema, which leaves white space free, or to nothing, only one whose SFT trained every
+answer token.
 """
 
 from __future__ import annotations
@@ -282,7 +283,8 @@ def readme(exported: Exported, format: Format) -> str:
         "answer is readable for certain."
         if exported.exportable
         else "**This adapter was trained on the decisions alone (`sft.loss: decisions`): it needs constrained "
-        f"decoding** with `{SCHEMA}` or `{GRAMMAR}`; decoding freely it writes nothing readable."
+        f"decoding** with `{GRAMMAR}`; decoding freely it writes nothing readable, and `{SCHEMA}` leaves it free to "
+        "write white space without end."
     )
     message = user_message(findings, "YOUR REPORT")
     ask = json.dumps({"role": "user", "content": message})
@@ -290,19 +292,22 @@ def readme(exported: Exported, format: Format) -> str:
         "It was trained on this one user message, with the report in its place and no system message: "
         "ask it the same way.\n\n"
         f'`POST /v1/chat/completions` with\n\n```json\n{{"model": "litechex", "temperature": 0, "messages": [{ask}],\n '
-        f'"response_format": {{"type": "json_schema", "json_schema": {{"name": "labels", "schema": CONTENT OF {SCHEMA}'
-        "}}}\n```\n\nA whole file: `litechex label --labeler openai --own-export --model litechex --base-url "
-        "http://localhost:8000/v1 --input reports.csv --output labels.csv`\n"
+        + ('"structured_outputs": {"grammar": ' if format == "vllm" else '"grammar": ')
+        + f"CONTENT OF {GRAMMAR}"
+        + ("}}" if format == "vllm" else "}")
+        + "\n```\n\nA whole file: `litechex label --labeler openai --own-export . --model litechex --base-url "
+        f"http://localhost:{8000 if format == 'vllm' else 8080}/v1 --input reports.csv --output labels.csv`\n"
     )
     room = recipe.model.max_length
     served = {
-        "vllm": f"## vLLM\n\nNot run by LiteChex's authors, who had no vLLM at hand.\n\n```\nvllm serve . "
+        "vllm": f"## vLLM\n\nTried with vLLM 0.32 on a CPU.\n\n```\nvllm serve . "
         f"--served-model-name litechex --max-model-len {room}\n```\n\n{asked}",
-        "gguf": f'## llama.cpp\n\n```\nllama-server -m model.gguf -c {room}\n```\n\n{asked}\n`"grammar": CONTENT OF '
-        f"{GRAMMAR}` instead of `response_format` also keeps No Finding consistent. For one report:\n\n```\n"
+        "gguf": f"## llama.cpp\n\n```\nllama-server -m model.gguf -c {room}\n```\n\n{asked}\nFor one report:\n\n```\n"
         f"llama-cli -m model.gguf -c {room} --temp 0 --single-turn --grammar-file {GRAMMAR} -p MESSAGE\n```\n\n"
         "## Ollama\n\nNot run by LiteChex's authors, who had no Ollama at hand.\n\n```\nollama create litechex -f "
-        f"Modelfile\n```\n\nIts API takes `{SCHEMA}` as `format`.\n",
+        f"Modelfile\n```\n\nIts API takes `{SCHEMA}` as `format`"
+        + ("" if exported.exportable else ", which does not do for this adapter")
+        + ".\n",
         "merged": '## transformers\n\n```python\nAutoModelForCausalLM.from_pretrained(".", dtype="auto")\n```\n',
     }[format]
     return (
@@ -310,7 +315,7 @@ def readme(exported: Exported, format: Format) -> str:
         f"{len(findings)} findings, each positive, negative, uncertain or absent. **A research tool, not a medical "
         f"device**; made by LiteChex {__version__} from {base} and the adapter "
         f"{fingerprint_of(exported.stage)}.\n\n{free}\n\n{served}\n## Files\n\n"
-        f"- `{SCHEMA}`: JSON schema of the answer; `{GRAMMAR}`: its grammar, which also keeps No Finding consistent.\n"
+        f"- `{GRAMMAR}`: grammar of the answer, which also keeps No Finding consistent; `{SCHEMA}`: its JSON schema.\n"
         f"- `{CHECKSUMS}`: `sha256sum -c {CHECKSUMS}`. Weights are safetensors; nothing here is a pickle.\n\n"
         f"## Sharing\n\n{SHARING}.\n"
     )

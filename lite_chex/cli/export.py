@@ -59,7 +59,7 @@ def export(
     if not exported.exportable:
         console.print(
             "[yellow]trained on the decisions alone (sft.loss: decisions): it needs constrained decoding, "
-            "with answer.schema.json or answer.gbnf[/]",
+            "with answer.gbnf[/]",
             highlight=False,
         )
     if check:

@@ -86,11 +86,13 @@ def label(
         float | None, typer.Option(help="Price of a million output tokens.", rich_help_panel=SERVER)
     ] = None,
     own_export: Annotated[
-        bool,
+        Path | None,
         typer.Option(
-            "--own-export", help="Its model is a LiteChex export: ask as it was trained.", rich_help_panel=SERVER
+            metavar="FOLDER",
+            help="The LiteChex export that it serves: asked as trained, held to its grammar.",
+            rich_help_panel=SERVER,
         ),
-    ] = False,
+    ] = None,
     i_may_send_these_reports: Annotated[
         bool,
         typer.Option(
@@ -140,7 +142,7 @@ def label(
             may_send=i_may_send_these_reports,
             input_price=input_price,
             output_price=output_price,
-            own_export=own_export,
+            grammar=_grammar(own_export) if own_export else None,
         ),
     )
     run = partial(
@@ -171,6 +173,16 @@ def label(
         console.print(f"interrupted; rows so far are in {output}. Run the same command again to go on.", soft_wrap=True)
         raise
     _print_summary(summary, console)
+
+
+def _grammar(export: Path) -> str:
+    """The grammar of an export's answer."""
+    from lite_chex.export import GRAMMAR
+
+    file = export / GRAMMAR
+    if not file.is_file():
+        raise UserError(f"--own-export {export}: there is no {GRAMMAR}; give the folder that litechex export wrote")
+    return file.read_text(encoding="utf-8")
 
 
 def _label_folder(

@@ -1,11 +1,12 @@
 """Any OpenAI-compatible server as a labeler (the paper's GPT-4 row): vLLM, llama.cpp, or a paid service.
 
-The server is asked for a JSON-schema answer. One that refuses the schema, or takes no notice of it
-(``transformers serve``), is asked for the object in words; its answer is searched for the object, and asked
+Our own exports are asked with the message that they were trained on and held to their grammar, which vLLM and
+llama.cpp take. Any other server is asked for a JSON-schema answer. One that refuses the schema, or takes no notice
+of it (``transformers serve``), is asked for the object in words; its answer is searched for the object, and asked
 for again where there is none. No Finding is set to absent where the answer contradicts itself. PhysioNet's
 agreement forbids sending MIMIC reports to third parties, so an address that is not this machine's is refused
-unless the user says that these reports may be sent. For a local address no proxy of the environment is used
-and no redirect followed: both would carry reports elsewhere.
+unless the user says that these reports may be sent. For a local address no proxy of the environment is used and no
+redirect followed: both would carry reports elsewhere.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ CHARACTERS_PER_TOKEN = 4
 UNREADABLE = "the server's answer is not the JSON that was asked for"
 ASK_AGAIN = 2
 """How often an unreadable answer is asked for again."""
-_REFUSES_SCHEMA = re.compile(r"response_format|json_schema", re.I)
+_REFUSES_SCHEMA = re.compile(r"response_format|json_schema|structured_outputs|grammar", re.I)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class OpenAILabeler:
         self.url = server.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         self._question = question(findings)
         self._schema = True
-        """False once the server refused a request for its schema."""
+        """False once the server refused a request for its schema or grammar."""
         self._client = self._connect()
 
     def _connect(self) -> Any:
@@ -140,7 +141,7 @@ class OpenAILabeler:
         )
 
     def fingerprint(self) -> str:
-        asked = json.dumps([self._messages(""), self.findings.json_schema()])
+        asked = json.dumps([self._messages(""), self.server.grammar or self.findings.json_schema()])
         return f"openai {self.url} {self.model} {hashlib.sha256(asked.encode()).hexdigest()}"
 
     def estimate(self, reports: Iterable[Report]) -> Estimate:
@@ -201,27 +202,37 @@ class OpenAILabeler:
         return None
 
     def _messages(self, report: str) -> list[dict[str, str]]:
-        if self.server.own_export:
+        if self.server.grammar:
             return [{"role": "user", "content": user_message(self.findings, report)}]
         return [{"role": "system", "content": self._question}, {"role": "user", "content": report}]
 
     def _complete(self, messages: list[dict[str, str]]) -> str | _Refused:
         """One answer; where the server refuses the schema, asked for without it from then on."""
         if self._schema:
-            schema = {"name": "chexpert_labels", "strict": True, "schema": self.findings.json_schema()}
-            answer = self._request(messages, {"response_format": {"type": "json_schema", "json_schema": schema}})
+            answer = self._request(messages, self._constraint())
             if not (isinstance(answer, _Refused) and answer.schema):
                 return answer
             self._schema = False
-        if not self.server.own_export:  # which knows the object
+        if not self.server.grammar:  # of a model which knows the object
             messages = [{"role": "system", "content": f"{self._question} {in_words(self.findings)}"}, *messages[1:]]
         return self._request(messages, {})
+
+    def _constraint(self) -> dict[str, Any]:
+        """What holds the answer to its form. A schema leaves white space free, which a model that was trained on the
+        decisions alone never learnt to leave out: it may write nothing else. Its grammar has none."""
+        if self.server.grammar:  # llama.cpp's name for it, and vLLM's; either takes no notice of the other
+            grammar = self.server.grammar
+            return {"extra_body": {"grammar": grammar, "structured_outputs": {"grammar": grammar}}}
+        schema = {"name": "chexpert_labels", "strict": True, "schema": self.findings.json_schema()}
+        return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
     def _request(self, messages: list[dict[str, str]], extra: dict[str, Any]) -> str | _Refused:
         import openai
 
-        # OpenAI's newer models know only the newer name of the limit, most local servers only the older.
-        limit = {"max_completion_tokens" if self.url == OPENAI_URL else "max_tokens": 50 * len(self.findings)}
+        # OpenAI's newer models know only the newer name of the limit, most local servers only the older. Our own
+        # exports end by themselves, in a context that may be too short for report and limit: vLLM refuses such.
+        name = "max_completion_tokens" if self.url == OPENAI_URL else "max_tokens"
+        limit = {} if self.server.grammar else {name: 50 * len(self.findings)}
         try:
             completion = self._client.chat.completions.create(
                 model=self.model, messages=messages, temperature=0, **extra, **limit

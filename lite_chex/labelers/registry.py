@@ -38,7 +38,8 @@ class Announces(Protocol):
 class ServerOptions:
     """Where the OpenAI-compatible server is, and what it may cost. Prices are per million tokens.
 
-    own_export: its model is one of ``litechex export``, to be asked with the prompt that it was trained on.
+    grammar: of an export's answer (its answer.gbnf): the model is one of ``litechex export``, to be asked with the
+    prompt that it was trained on and held to the answer that it was trained to give.
     """
 
     base_url: str | None = None
@@ -48,7 +49,7 @@ class ServerOptions:
     may_send: bool = False
     input_price: float | None = None
     output_price: float | None = None
-    own_export: bool = False
+    grammar: str | None = None
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,13 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 from word_labeler import WORDS, WordLabeler
 
+from lite_chex.cli import app
 from lite_chex.data.records import Report
 from lite_chex.errors import UserError
+from lite_chex.export import grammar
 from lite_chex.findings import CERTAINTY_WORDS, Certainty
 from lite_chex.labelers.registry import LabelerOptions, ServerOptions, make_labeler
 from lite_chex.labelers.runner import label_file
@@ -53,11 +56,12 @@ class Server(ThreadingHTTPServer):
     busy = 0
     schemas = "enforced"
     seen: Counter[str]
+    requests: list[dict[str, Any]]
     at_once = running = 0
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.seen, self.lock = Counter(), threading.Lock()
+        self.seen, self.requests, self.lock = Counter(), [], threading.Lock()
 
     @property
     def url(self) -> str:
@@ -88,6 +92,7 @@ class Handler(BaseHTTPRequestHandler):
             return 404, {"error": {"message": "no such model"}}
         report = next(m["content"] for m in request["messages"] if m["role"] == "user")
         with self.server.lock:
+            self.server.requests.append(request)
             if self.server.busy > 0:
                 self.server.busy -= 1
                 return 429, {"error": {"message": "slow down"}}
@@ -96,10 +101,13 @@ class Handler(BaseHTTPRequestHandler):
             return 400, {"error": TOO_LONG[len(report) % 3]}
         if "poison" in report:
             return 500, {"error": {"message": f"crashed on {report}"}}
-        if self.server.schemas == "refused" and "response_format" in request:
-            return 422, {"detail": "Unexpected fields in the request: {'response_format'}"}
+        refused = {"response_format", "grammar", "structured_outputs"} & set(request)
+        if self.server.schemas == "refused" and refused:
+            return 422, {"detail": f"Unexpected fields in the request: {sorted(refused)}"}
         if self.server.schemas != "enforced":
             return 200, self.completion(self.talk(report, request["messages"]))
+        if "grammar" in request:
+            return 200, self.completion(self.label(report, WORDS.json_schema()))
         schema = request["response_format"]["json_schema"]
         assert request["response_format"]["type"] == "json_schema"
         assert schema["strict"] is True
@@ -109,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
         told = " ".join(m["content"] for m in messages if m["role"] != "assistant")
         if ("chatty" in report and len(messages) == 2) or "mute" in report:
             return "Let me think about {this} report."
-        if self.server.schemas == "refused":
+        if self.server.schemas == "refused" and messages[0]["role"] == "system":
             assert '{"Edema": "…", "Fracture": "…", "No Finding": "…"}' in told
         answer = WORDS.to_json(WordLabeler().label([report]).values[0])
         return f"<think>{{maybe}}</think>Here it is:\n```json\n{answer}\n```\nAnything else?"
@@ -166,10 +174,32 @@ def test_answers_become_labels_in_order_and_requests_run_side_by_side(server: Se
 
 
 def test_our_own_export_is_asked_as_it_was_trained(server: Server) -> None:
-    plain, own = labeler(server), labeler(server, own_export=True)
+    plain, own = labeler(server), labeler(server, grammar=grammar(WORDS))
     assert own.label(["edema"]).values.tolist() == [[0, 3, 3]]
     assert list(server.seen) == [user_message(WORDS, "edema")]  # the one user message of a training row
+    asked = server.requests[-1]
+    assert asked["grammar"] == asked["structured_outputs"]["grammar"] == grammar(WORDS)
+    assert "response_format" not in asked
+    assert "max_tokens" not in asked  # report and limit may be more than its context holds
     assert plain.fingerprint() != own.fingerprint()
+
+
+def test_an_own_export_is_asked_freely_where_the_server_knows_no_grammar(server: Server) -> None:
+    server.schemas = "refused"
+    own = labeler(server, grammar=grammar(WORDS), concurrency=1)
+    assert own.label(["edema", "no fracture"]).values.tolist() == [[0, 3, 3], [3, 1, 3]]
+    assert [set(r) & {"grammar", "structured_outputs"} != set() for r in server.requests] == [True, False, False]
+    assert all(len(r["messages"]) == 1 for r in server.requests)
+
+
+def test_own_export_must_be_one(server: Server, tmp_path: Path) -> None:
+    reports = tmp_path / "r.csv"
+    reports.write_text("study_id,report\n1,edema\n")
+    files = ["--input", str(reports), "--output", str(tmp_path / "o.csv")]
+    given = ["label", "--labeler", "openai", "--model", "word-model", "--base-url", server.url, *files]
+    found = CliRunner().invoke(app, [*given, "--own-export", str(tmp_path)])
+    assert isinstance(found.exception, UserError)
+    assert "there is no answer.gbnf" in str(found.exception)
 
 
 def test_a_busy_server_is_asked_again(server: Server) -> None:
