@@ -137,7 +137,7 @@ def main() -> None:
                 continue
             name = {"vllm": "vLLM", "gguf": "llama.cpp"}[kind]
             said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-            lines = (said.stdout + said.stderr).strip().splitlines()
+            lines = (said.stdout or said.stderr).strip().splitlines()
             result = Served(name, lines[-1] if lines else "", len(fine))
             results.append(result)
             folder = Path(work) / kind
