@@ -303,7 +303,7 @@ def readme(exported: Exported, format: Format) -> str:
         "vllm": f"## vLLM\n\nTried with vLLM 0.32 on a CPU.\n\n```\nvllm serve . "
         f"--served-model-name litechex --max-model-len {room}\n```\n\n{asked}",
         "gguf": "## llama.cpp\n\nTried on a CPU.\n\n"
-        f"```\nllama-server -m model.gguf -c {room}\n```\n\n{asked}\nFor one report:\n\n```\n"
+        f"```\nllama-server -m model.gguf -np 4 -c {4 * room}\n```\n\n{asked}\nFor one report:\n\n```\n"
         f"llama-cli -m model.gguf -c {room} --temp 0 --single-turn --grammar-file {GRAMMAR} -p MESSAGE\n```\n\n"
         "## Ollama\n\nNot run by LiteChex's authors, who had no Ollama at hand.\n\n```\nollama create litechex -f "
         f"Modelfile\n```\n\nIts API takes `{SCHEMA}` as `format`"
