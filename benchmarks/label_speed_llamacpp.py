@@ -8,7 +8,6 @@ one per slot, and a slot keeps the instruction's KV cache.
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from peer_env import PeerError, answers, free_port, serve
 
 TYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
@@ -107,9 +108,7 @@ class LlamaServer:
     def __init__(self, gguf: Path, binary: str | None, threads: int, slots: int, context: int) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         if binary:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
+            port = free_port()
             self.address = f"http://127.0.0.1:{port}"
             command = [binary, "-m", str(gguf), "--port", str(port), "-np", str(slots), "-c", str(slots * context),
                        "-t", str(threads), "-tb", str(threads)]  # fmt: skip
@@ -126,19 +125,8 @@ class LlamaServer:
             self.address = self._server.listening_address
             found = [f.split("=")[0].strip() for f in xllamacpp.get_system_info().partition(":")[2].split("|")]
             self.features = f"xllamacpp's wheel: {' '.join(f for f in found if f)}"
-        self._wait()
-
-    def _wait(self, seconds: float = 120.0) -> None:
-        give_up = time.monotonic() + seconds
-        while True:
-            try:
-                with urllib.request.urlopen(f"{self.address}/health", timeout=5) as reply:
-                    if reply.status == 200:
-                        return
-            except OSError:
-                if time.monotonic() > give_up or (self._process is not None and self._process.poll() is not None):
-                    raise
-                time.sleep(0.2)
+        if not answers(f"{self.address}/health", 120.0, self._process):
+            raise PeerError("llama.cpp's server did not come up")
 
     def run(self, prompts: Sequence[Sequence[int]], most: int, grammar: str) -> tuple[list[str], int]:
         """Answers, and the most tokens that one of them has."""
@@ -163,8 +151,6 @@ class LlamaServer:
 
 def main() -> None:
     """Worker: ``python label_speed_llamacpp.py JOB.json``, then one question a line."""
-    from peer_env import serve
-
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     gguf = Path(job["gguf"])
     write_gguf(Path(job["model"]), gguf, job["dtype"])

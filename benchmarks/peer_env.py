@@ -6,8 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -100,6 +103,24 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
         self._errors.close()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(url: str, seconds: float, process: subprocess.Popen[bytes] | None = None) -> bool:
+    """Wait until a server answers ``url`` with 200; False when its ``process`` ended or ``seconds`` are over."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up and (process is None or process.poll() is None):
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as reply:  # not up yet
+            if reply.status == 200:
+                return True
+        time.sleep(0.2)
+    return False
 
 
 def serve(answer: Any) -> None:

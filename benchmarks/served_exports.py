@@ -13,11 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import socket
 import subprocess
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from machine import machine
+from peer_env import PeerError, answers, free_port, last_line
 from rich.console import Console
 from rich.table import Table
 
@@ -62,26 +61,15 @@ def running(command: Sequence[str], port: int, log: Path) -> Iterator[str]:
     """Start a server, wait until it lists its model, and end it.
 
     Raises:
-        RuntimeError: if it ends or does not answer in time.
+        PeerError: if it ends or does not answer in time.
     """
     with log.open("w", encoding="utf-8") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out)
     url = f"http://127.0.0.1:{port}/v1"
     try:
-        give_up = time.monotonic() + PATIENCE
-        while True:
-            try:
-                with urllib.request.urlopen(f"{url}/models", timeout=5) as reply:
-                    if reply.status == 200:
-                        break
-            except OSError:
-                pass
-            if process.poll() is not None:
-                lines = log.read_text(encoding="utf-8").strip().splitlines()
-                raise RuntimeError(lines[-1][:200] if lines else f"exit code {process.returncode}")
-            if time.monotonic() > give_up:
-                raise RuntimeError(f"no answer in {PATIENCE:.0f} s")
-            time.sleep(0.5)
+        if not answers(f"{url}/models", PATIENCE, process):
+            ended = process.poll() is not None
+            raise PeerError(last_line(log.read_text(encoding="utf-8")) if ended else f"no answer in {PATIENCE:.0f} s")
         yield url
     finally:
         process.terminate()
@@ -93,13 +81,12 @@ def running(command: Sequence[str], port: int, log: Path) -> Iterator[str]:
 
 def compare(result: Served, ours: np.ndarray, probabilities: np.ndarray, theirs: np.ndarray) -> Served:
     """Count what differs: int8 ``[n, F]`` each, probabilities ``[n, F, 4]``."""
+    from lite_chex.export_check import worst_margin
+
     differs = ours != theirs
     result.cells, result.different_cells = int(ours.size), int(differs.sum())
     result.same_reports = int((~differs.any(axis=1)).sum())
-    for i in np.flatnonzero(differs.any(axis=1)):
-        cell = int(differs[i].argmax())  # later cells were decided under another prefix
-        p = np.log(np.maximum(probabilities[i, cell], 1e-30))
-        result.worst_margin = max(result.worst_margin, float(p[ours[i, cell]] - p[theirs[i, cell]]))
+    result.worst_margin = worst_margin(ours, theirs, probabilities)
     return result
 
 
@@ -118,6 +105,7 @@ def main() -> None:
     if not any(programs.values()):
         parser.error("name a server: --vllm or --llama-server")
 
+    from lite_chex.errors import UserError
     from lite_chex.export import GRAMMAR, export_model
     from lite_chex.labelers.llm import LLMLabeler, find_stage
     from lite_chex.labelers.registry import LabelerOptions, ServerOptions, make_labeler
@@ -142,9 +130,7 @@ def main() -> None:
             results.append(result)
             folder = Path(work) / kind
             export_model(stage, folder, "vllm" if kind == "vllm" else "gguf", llama_cpp=options.llama_cpp)
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
+            port = free_port()
             command = commands(kind, program, folder, recipe.model.max_length, options.concurrency, port)
             command += shlex.split(options.vllm_options) if kind == "vllm" else []
             try:
@@ -159,7 +145,7 @@ def main() -> None:
                 if theirs.errors:
                     result.why = next(e for e in theirs.errors if e)
                 compare(result, ours.values[fine], ours.probabilities[fine], theirs.values)
-            except RuntimeError as error:
+            except (PeerError, UserError) as error:
                 result.why = str(error)
 
     table = Table(title=f"{stage.name} of {recipe.name}: labels of its exports, served")

@@ -63,11 +63,6 @@ def check_export(exported: Exported, recipe: Recipe, limit: int = 50, batch_size
     readable = [i for i, answer in enumerate(free) if answer is not None]
     differs = [int((free[i] != adapter[i]).sum()) for i in readable]
     constrained_differs = (constrained != adapter).sum(axis=1)
-    margins = [0.0]
-    for i in np.flatnonzero(constrained_differs):
-        cell = int((constrained[i] != adapter[i]).argmax())  # later cells were decided under another prefix
-        p = np.maximum(probabilities[i, cell], 1e-30)
-        margins.append(float(np.log(p[adapter[i, cell]]) - np.log(p[constrained[i, cell]])))
     return CheckResult(
         examples.source,
         len(texts),
@@ -76,8 +71,19 @@ def check_export(exported: Exported, recipe: Recipe, limit: int = 50, batch_size
         sum(differs),
         int((constrained_differs == 0).sum()),
         int(constrained_differs.sum()),
-        max(margins),
+        worst_margin(adapter, constrained, probabilities),
     )
+
+
+def worst_margin(adapter: LabelArray, export: LabelArray, probabilities: np.ndarray) -> float:
+    """By how many nats the adapter preferred its own label where an export first left it, at most: ``[n, F]`` twice,
+    the adapter's probabilities ``[n, F, 4]``; 0 where none differs."""
+    worst = 0.0
+    for i in np.flatnonzero((adapter != export).any(axis=1)):
+        cell = int((export[i] != adapter[i]).argmax())  # later cells were decided under another prefix
+        log_p = np.log(np.maximum(probabilities[i, cell], 1e-30))
+        worst = max(worst, float(log_p[adapter[i, cell]] - log_p[export[i, cell]]))
+    return worst
 
 
 def _adapter_labels(stage: Path, texts: Sequence[str]) -> tuple[list[str], LabelArray, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 import urllib.request
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import served_exports
+from peer_env import PeerError, free_port
 
 SERVER = """
 import http.server, sys
@@ -33,9 +33,7 @@ def test_differing_cells_and_the_margin_of_the_first() -> None:
 
 
 def test_a_server_is_waited_for_and_ended(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-c", SERVER, str(port)]
     with (
         served_exports.running(command, port, tmp_path / "log") as url,
@@ -48,7 +46,7 @@ def test_a_server_is_waited_for_and_ended(tmp_path: Path) -> None:
 
 def test_a_server_that_ends_says_why(tmp_path: Path) -> None:
     broken = [sys.executable, "-c", "raise SystemExit('no such model')"]
-    with pytest.raises(RuntimeError, match="no such model"), served_exports.running(broken, 9, tmp_path / "log"):
+    with pytest.raises(PeerError, match="no such model"), served_exports.running(broken, 9, tmp_path / "log"):
         pass
 
 
