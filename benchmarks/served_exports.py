@@ -1,7 +1,7 @@
 """Do exports say in vLLM and llama.cpp what the adapter says here? Both serve them, and are asked over HTTP.
 
-    python benchmarks/served_exports.py runs/smollm2-135m-cpu --vllm vllm --llama-server llama-server \
-        --llama-cpp llama.cpp --json served_exports.json
+    python benchmarks/served_exports.py runs/smollm2-135m-cpu --vllm vllm --json served_exports.json
+    python benchmarks/served_exports.py runs/smollm2-135m-cpu --llama-server llama-server --llama-cpp llama.cpp
 
 The reports are those of the run's first test source. The server gets each as ``litechex label --labeler openai
 --own-export`` asks it, held to the answer's grammar; its labels are compared with the adapter's own. In 16 bits near
