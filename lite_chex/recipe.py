@@ -92,6 +92,9 @@ class SFTSection(Trained):
     loss: Literal["answer", "decisions"] = Field(
         "answer", description="Every answer token (eq. 1; exportable), or the decision tokens alone (learns faster)"
     )
+    start_from: str | None = Field(
+        None, description="Folder of an adapter to go on from (another run's sft); unset: a new adapter"
+    )
     decision_weight: float = Field(4.0, gt=0, description="Weight of a decision token against another answer token")
     balance: float = Field(
         0.0, ge=0, le=1, description="Draw reports by (count of their rarest label) ** -balance; 0: each once an epoch"
@@ -373,6 +376,8 @@ def _resolve_paths(recipe: Recipe, folder: Path) -> None:
             source.labels = resolve(source.labels)
     data.preference_pairs = [resolve(p) for p in data.preference_pairs]
     recipe.model.model_name_or_path = resolve(recipe.model.model_name_or_path)
+    if recipe.sft.start_from:
+        recipe.sft.start_from = resolve(recipe.sft.start_from)
     student = recipe.distill
     if student.model_name_or_path != NEW_ENCODER:
         student.model_name_or_path = resolve(student.model_name_or_path)

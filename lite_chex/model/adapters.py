@@ -71,10 +71,20 @@ def check_adapter(folder: Path) -> None:
 
 
 def to_fp32(model: nn.Module) -> None:
-    """Adapters train at 1e-6..1e-5: in bf16 most of such updates round away. Also undoes TRL's bf16 cast."""
+    """Adapters train at 1e-6..1e-5: in bf16 most of such updates round away."""
     for name, parameter in model.named_parameters():
         if "lora_" in name or "modules_to_save" in name:
             parameter.data = parameter.data.float()
+
+
+@contextmanager
+def tensors_kept(model: nn.Module) -> Iterator[None]:
+    """Undo what is done to trainable tensors within: TRL's constructors round those of a 4-bit model to bf16."""
+    before = {name: p.data for name, p in model.named_parameters() if p.requires_grad}
+    yield
+    for name, parameter in model.named_parameters():
+        if name in before:
+            parameter.data = before[name]
 
 
 def for_inference(backbone: Backbone) -> None:

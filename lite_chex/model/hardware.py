@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from functools import lru_cache
@@ -64,6 +65,18 @@ def machine() -> dict[str, object]:
         found["gpu"] = torch.cuda.get_device_name(0)
         found["gpu_memory_gb"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
     return found
+
+
+def return_freed_memory() -> None:
+    """Make this process give large freed tensors back to the system at once (glibc; nothing elsewhere).
+
+    glibc raises its threshold for separate mappings to the largest block freed so far, so the freed tensors of
+    batches of many lengths stay with the process and it grows: SmolLM2's SFT from 6.4 GiB after 24 steps to 11.6
+    after 759. Setting the threshold keeps it where it is.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        m_mmap_threshold = -3  # malloc.h
+        ctypes.CDLL(None).mallopt(m_mmap_threshold, 4 * 2**20)
 
 
 def peak_memory_gb() -> float:

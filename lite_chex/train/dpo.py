@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lite_chex.data.preferences import AnswerGroup, read_pairs, split_groups
-from lite_chex.model.adapters import load_adapter, role, save_adapter
+from lite_chex.model.adapters import load_adapter, role, save_adapter, tensors_kept
 from lite_chex.model.backbone import load_base
 from lite_chex.train.batches import LengthGrouped
+from lite_chex.train.examples import validation_gold
 from lite_chex.train.lineage import parents, require_fresh
-from lite_chex.train.ppo_loop import validation_gold
 from lite_chex.train.preferences import PAIRS_FILE, make_preferences
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
 from lite_chex.train.setup import Setup, Validation
@@ -52,7 +52,7 @@ def train_dpo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
     backbone = load_base(recipe.model)
     load_adapter(backbone, sft, "default", trainable=True)
     setup = Setup(recipe, backbone)
-    validation = Validation(setup, setup.within_length(validation_gold(recipe))[0])
+    validation = Validation(setup, validation_gold(recipe, "DPO"))
     stage.begin(resume, parents(recipe, "dpo"))
 
     class Trainer(DPOTrainer):
@@ -78,13 +78,14 @@ def train_dpo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
         max_length=None,
     )
     rows = _rows(setup, train, section.decisions_only)
-    trainer = Trainer(
-        model=backbone.model,
-        args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        data_collator=_Collator(backbone.tokenizer.pad_token_id),
-        processing_class=backbone.tokenizer,
-    )
+    with tensors_kept(backbone.model):
+        trainer = Trainer(
+            model=backbone.model,
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
+            data_collator=_Collator(backbone.tokenizer.pad_token_id),
+            processing_class=backbone.tokenizer,
+        )
     console.print(f"dpo: {len(rows)} pairs of {len(train)} reports", highlight=False)
 
     def measure() -> dict[str, float]:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -42,6 +42,11 @@ class Examples:
     @property
     def texts(self) -> list[str]:
         return [r.text for r in self.reports]
+
+    @property
+    def protocol(self) -> Literal["macro", "presence"]:
+        """How the evaluator scores answers against these labels."""
+        return "presence" if self.presence else "macro"
 
     def subset(self, rows: Sequence[int]) -> Examples:
         index = list(rows)
@@ -139,6 +144,19 @@ def merge(parts: Sequence[Examples], what: str) -> Examples:
         any(p.presence for p in parts),
         "; ".join(dict.fromkeys(p.source for p in parts)),
     )
+
+
+def validation_gold(recipe: Recipe, what: str) -> list[Examples]:
+    """The validation split by kind of gold: four certainties first, then presence codes.
+
+    Raises:
+        UserError: if there is neither; what: the stage that chooses its checkpoint on it.
+    """
+    parts = load_split(recipe, "validation")
+    kinds = [[p for p in parts if p.presence == presence] for presence in (False, True)]
+    if not parts:
+        raise UserError(f"data.validation: {what} needs reports with gold to choose its checkpoint on")
+    return [merge(kind, "validation") for kind in kinds if kind]
 
 
 def error_score(

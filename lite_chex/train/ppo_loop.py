@@ -16,7 +16,7 @@ from lite_chex.errors import UserError
 from lite_chex.findings import LabelArray
 from lite_chex.model.adapters import role, save_adapter
 from lite_chex.train import losses, ppo
-from lite_chex.train.examples import Examples, check_splits, load_split, merge, rule_labels
+from lite_chex.train.examples import Examples, check_splits, load_split, rule_labels, validation_gold
 from lite_chex.train.lineage import parents, require_fresh
 from lite_chex.train.progress import Steps, steps
 from lite_chex.train.reward import at_chance, train_rm
@@ -74,7 +74,7 @@ def train_ppo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
         # transformers checkpoints only in training mode; dropout is 0 in every role's LoRA here.
         roles.setup.backbone.causal.gradient_checkpointing_enable({"use_reentrant": False})
         roles.setup.backbone.causal.train()
-    validation = Validation(roles.setup, roles.setup.within_length(validation_gold(recipe))[0])
+    validation = Validation(roles.setup, validation_gold(recipe, "PPO"))
     pool = _pool(recipe, roles)
     stage = Stage(recipe, "ppo")
     stage.begin(resume, parents(recipe, "ppo"))
@@ -82,7 +82,7 @@ def train_ppo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
     first = loop.restore() if resume else 0
     console.print(
         f"ppo: {len(pool.texts)} reports to sample from, {section.reports_per_iteration} x {section.num_samples} "
-        f"answers an iteration, validation on {len(validation.examples)} reports with {validation.source}",
+        f"answers an iteration, validation on {len(validation)} reports with {validation.source}",
         highlight=False,
     )
     with steps(console, "PPO", section.total_iterations, done=first) as bar:
@@ -104,13 +104,6 @@ def _check_reward(recipe: Recipe, summary: dict[str, float]) -> None:
             f"{recipe.run_dir}/reward: best-of-K by the reward is no better than SFT "
             "(ppo.require_best_of_k=false goes on all the same)"
         )
-
-
-def validation_gold(recipe: Recipe) -> Examples:
-    gold = [e for e in load_split(recipe, "validation") if not e.presence]
-    if not gold:
-        raise UserError("data.validation: PPO needs reports with four-certainty gold to choose its checkpoint on")
-    return merge(gold, "validation")
 
 
 def _pool(recipe: Recipe, roles: Roles) -> Pool:

@@ -18,11 +18,11 @@ from lite_chex.data.preferences import AnswerGroup, read_pairs, split_groups
 from lite_chex.decode import decisions, packed
 from lite_chex.errors import UserError
 from lite_chex.findings import LabelArray
-from lite_chex.model.adapters import copy_into_default, for_inference, load_adapter, new_adapter
+from lite_chex.model.adapters import copy_into_default, for_inference, load_adapter, new_adapter, tensors_kept
 from lite_chex.model.backbone import load_base
 from lite_chex.train import losses
 from lite_chex.train.batches import LengthGrouped
-from lite_chex.train.examples import Examples, error_score, load_split, merge
+from lite_chex.train.examples import Examples, error_score, validation_gold
 from lite_chex.train.lineage import parents, require_fresh
 from lite_chex.train.preferences import PAIRS_FILE, Samples, make_preferences, sample_answers
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
@@ -88,11 +88,10 @@ def reading(
 
 @dataclass
 class Held:
-    """Held-out pairs, and the SFT policy's samples on the validation gold for best-of-K."""
+    """Held-out pairs, and the SFT policy's samples on the validation gold, by kind of gold, for best-of-K."""
 
     groups: list[AnswerGroup]
-    examples: Examples | None
-    samples: Samples | None
+    gold: list[tuple[Examples, Samples]]
     weight: torch.Tensor
 
 
@@ -170,13 +169,14 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
     arguments = training_arguments(
         RewardConfig, section, stage, str(backbone.causal.dtype).removeprefix("torch."), max_length=None
     )
-    trainer = Trainer(
-        model=backbone.model,
-        args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        data_collator=lambda rows: {"rows": rows},
-        processing_class=backbone.tokenizer,
-    )
+    with tensors_kept(backbone.model):
+        trainer = Trainer(
+            model=backbone.model,
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
+            data_collator=lambda rows: {"rows": rows},
+            processing_class=backbone.tokenizer,
+        )
     console.print(
         f"reward: {sum(len(g.pairs) for g in train)} pairs of {len(train)} reports, "
         f"{sum(len(g.pairs) for g in held_groups)} pairs of {len(held_groups)} reports held out",
@@ -192,7 +192,7 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
         backbone.model.train()
         return found
 
-    by_gold = held.examples is not None
+    by_gold = bool(held.gold)
     # Its own choices say more than best-of-K, which only sees the few answers that were sampled.
     errors = "own_errors_per_report" if section.pooling == "candidates" else "errors_per_report"
     selection = Selection(errors if by_gold else "accuracy", not by_gold, patience=1 << 30)
@@ -240,17 +240,17 @@ def _load_best(backbone: Any, stage: Stage) -> None:
 
 def _held(recipe: Recipe, groups: list[AnswerGroup], sft: Path, console: Console) -> Held:
     """Sample the SFT policy on the validation gold once, for best-of-K by the reward; the candidates' head rows."""
-    gold = [e for e in load_split(recipe, "validation") if not e.presence]
     backbone = load_base(recipe.model, for_training=False)
     load_adapter(backbone, sft, "default", trainable=False)
     for_inference(backbone)
     setup = Setup(recipe, backbone)
     weight = setup.decoder.weight  # a classification model has no output head to read it from
-    if not gold:
-        return Held(groups, None, None, weight)
-    examples, _ = setup.within_length(merge(gold, "validation"))
-    samples = sample_answers(setup, examples.texts, console, "sampling (validation)", recipe.seed + 5000)
-    return Held(groups, examples, samples, weight)
+    gold = []
+    for index, part in enumerate(validation_gold(recipe, "the reward model") if recipe.data.validation else []):
+        examples, _ = setup.within_length(part)
+        title = f"sampling ({examples.source})"
+        gold.append((examples, sample_answers(setup, examples.texts, console, title, recipe.seed + 5000 + index)))
+    return Held(groups, gold, weight)
 
 
 def _row(setup: Setup, group: AnswerGroup) -> dict[str, Any]:
@@ -293,16 +293,17 @@ def _measure(recipe: Recipe, held: Held, read: Any, batch: int) -> dict[str, flo
             metrics[f"accuracy_{name}"] = float(accuracy[chosen].mean())
     metrics["score_deviation"] = float(np.concatenate(spread).std())
     metrics |= {f"score_mean_{t}": float(v) for t, v in enumerate(np.concatenate(decisions).mean(axis=0))}
-    if held.examples is not None and held.samples is not None:
-        metrics |= _on_gold(held.examples, held.samples, read, batch)
+    if held.gold:
+        costs = [_on_gold(examples, samples, read, batch) for examples, samples in held.gold]
+        metrics |= {k: float(np.concatenate([c[k] for c in costs]).mean()) for k in costs[0]}
         if recipe.reward.pooling != "candidates":
             del metrics["own_errors_per_report"]  # its candidates take no part in its score
     return metrics
 
 
-def _on_gold(examples: Examples, samples: Samples, read: Any, batch: int) -> dict[str, float]:
-    """Errors per report of the greedy answer, of the sample the reward likes best, of the best sample, and of what
-    the reward's candidates say by themselves at each decision of the greedy answer (own)."""
+def _on_gold(examples: Examples, samples: Samples, read: Any, batch: int) -> dict[str, np.ndarray]:
+    """Errors of each report ``[n]``: of the greedy answer, of the sample the reward likes best, of the best sample,
+    and of what the reward's candidates say by themselves at each decision of the greedy answer (own)."""
     answers = np.concatenate([samples.greedy[:, None], samples.sampled], axis=1)
     picked, own = [], []
     for start in range(0, len(answers), batch):
@@ -313,16 +314,16 @@ def _on_gold(examples: Examples, samples: Samples, read: Any, batch: int) -> dic
     everything = np.concatenate([answers, np.concatenate(own)[:, None]], axis=1)
     costs = np.stack(
         [
-            error_score(gold, a, missed=1, hallucinated=1, wrong_certainty=1, presence=False)
+            error_score(gold, a, missed=1, hallucinated=1, wrong_certainty=1, presence=examples.presence)
             for gold, a in zip(examples.labels, everything)
         ]
     )
     rows = np.arange(len(costs))
     return {
-        "errors_per_report": float(costs[rows, np.concatenate(picked)].mean()),
-        "own_errors_per_report": float(costs[:, -1].mean()),
-        "greedy_errors_per_report": float(costs[:, 0].mean()),
-        "oracle_errors_per_report": float(costs[:, :-1].min(axis=1).mean()),
+        "errors_per_report": costs[rows, np.concatenate(picked)],
+        "own_errors_per_report": costs[:, -1],
+        "greedy_errors_per_report": costs[:, 0],
+        "oracle_errors_per_report": costs[:, :-1].min(axis=1),
     }
 
 

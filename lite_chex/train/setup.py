@@ -58,15 +58,24 @@ class Setup:
 
 @dataclass
 class Validation:
-    """Reports with labels on which a stage is watched and its checkpoint chosen."""
+    """Reports with labels on which a stage is watched and its checkpoint chosen.
+
+    parts: each scored by its own kind (four certainties, presence codes). The first gives the F1s; errors per
+    report are over all of them.
+    """
 
     setup: Setup
-    examples: Examples
+    parts: Sequence[Examples]
 
     def __post_init__(self) -> None:
-        self._bodies = self.setup.prompt.body_ids(self.examples.texts)
+        self.parts = [self.setup.within_length(part)[0] for part in self.parts]
+        texts = [text for part in self.parts for text in part.texts]
+        self._bodies = self.setup.prompt.body_ids(texts)
         # Each validation starts from the last one's labels: late in training they are nearly right.
-        self._draft = rule_labels(self.examples.texts, self.setup.recipe)
+        self._draft = rule_labels(texts, self.setup.recipe)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
 
     def decode(self) -> Decoded:
         self.setup.decoder.refresh()
@@ -78,16 +87,21 @@ class Validation:
         """Scores of the current model; the label source is in ``source``."""
         from lite_chex.evaluate.evaluation import score
 
-        values = self.decode().values
-        protocol = "presence" if self.examples.presence else "macro"
-        found = score(self.examples.labels, values, self.setup.recipe.findings, protocol)
-        metrics: dict[str, Any] = {"macro_f1": found.macro_f1, "errors_per_report": found.errors_per_report}
-        metrics |= {f"f1_{k}": v for k, v in found.per_certainty.items()}
+        values, start, found = self.decode().values, 0, []
+        for part in self.parts:
+            rows = slice(start, start + len(part))
+            found.append(score(part.labels, values[rows], self.setup.recipe.findings, part.protocol))
+            start = rows.stop
+        errors = sum(f.errors_per_report * len(part) for f, part in zip(found, self.parts, strict=True))
+        metrics: dict[str, Any] = {"macro_f1": found[0].macro_f1, "errors_per_report": errors / len(self)}
+        metrics |= {f"f1_{k}": v for k, v in found[0].per_certainty.items()}
+        if len(found) > 1:
+            metrics |= {f"errors_per_report_{p.protocol}": f.errors_per_report for f, p in zip(found, self.parts)}
         return {k: v for k, v in metrics.items() if v is not None}
 
     @property
     def source(self) -> str:
-        return self.examples.source
+        return "; ".join(part.source for part in self.parts)
 
 
 def gumbel(shape: tuple[int, ...], *seed: int) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,19 +11,18 @@ import numpy as np
 from lite_chex.data.splits import split_reports
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP
-from lite_chex.model.adapters import copy_into_default, new_adapter
+from lite_chex.model.adapters import check_adapter, copy_into_default, new_adapter, tensors_kept
 from lite_chex.model.backbone import check_base, load_base
 from lite_chex.model.unsloth_backend import choose_backend, load_with_unsloth
 from lite_chex.train import losses
 from lite_chex.train.batches import LengthGrouped, balanced_rows
-from lite_chex.train.examples import Examples, check_splits, load_split, merge
+from lite_chex.train.examples import Examples, check_splits, load_split, merge, validation_gold
 from lite_chex.train.lineage import PARENTS, parents, stale
+from lite_chex.train.preferences import corrected
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
 from lite_chex.train.setup import Setup, Validation
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import Console
 
     from lite_chex.recipe import Recipe
@@ -44,12 +45,18 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         epochs = section.gold_num_train_epochs or section.num_train_epochs
         section = section.model_copy(update={"learning_rate": rate, "num_train_epochs": epochs, "balance": 0.0})
     check_splits(recipe)
+    start = Path(section.start_from) if section.start_from else None
     if on_gold:
-        parent = Stage(recipe, "sft").require("SFT on gold")
-        train, held_out = _gold_examples(recipe)
+        start = Stage(recipe, "sft").require("SFT on gold")
+        parts, held_out = load_split(recipe, "preference"), validation_gold(recipe, "SFT on gold")
+        if not parts:
+            raise UserError("data.preference: SFT on gold needs a source with gold")
     else:
-        train, held_out = _split(merge(load_split(recipe, "train"), "train"), section.validation_fraction, recipe.seed)
+        weak = merge(load_split(recipe, "train"), "train")
+        parts, held_out = _split(weak, section.validation_fraction, recipe.seed)
     check_base(recipe.model)
+    if start is not None:
+        check_adapter(start)
     # Seconds of imports: after everything that a user can get wrong.
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -64,13 +71,16 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
     else:
         backbone = load_base(recipe.model)
         new_adapter(backbone, recipe.model)
-    if on_gold:
-        copy_into_default(backbone.model, parent)
+    if start is not None:
+        copy_into_default(backbone.model, start)
     setup = Setup(recipe, backbone)
-    train, too_long = setup.within_length(train)
-    held_out, _ = setup.within_length(held_out)
+    held = Validation(setup, held_out)
+    given = sum(map(len, parts))
+    parts = [setup.within_length(part)[0] for part in parts]
+    train = merge([_whole_answers(setup, part) if part.presence else part for part in parts], "train")
+    too_long = given - len(train)
     console.print(
-        f"{stage.name}: {len(train)} reports with {train.source}, {len(held_out)} held out"
+        f"{stage.name}: {len(train)} reports with {train.source}, {len(held)} held out"
         + (f", {too_long} longer than model.max_length left out" if too_long else "")
         + f"; {backbone.dtype_reason}",
         highlight=False,
@@ -105,15 +115,15 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
     )
-    trainer = Trainer(
-        model=backbone.model,
-        args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        data_collator=_Collator(backbone.tokenizer.pad_token_id),
-        processing_class=backbone.tokenizer,
-    )
+    with tensors_kept(backbone.model):
+        trainer = Trainer(
+            model=backbone.model,
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
+            data_collator=_Collator(backbone.tokenizer.pad_token_id),
+            processing_class=backbone.tokenizer,
+        )
     trainer.model_accepts_loss_kwargs = False
-    held = Validation(setup, held_out)
     metric = "errors_per_report" if on_gold else "macro_f1"
     selection = Selection(metric, higher_is_better=not on_gold, patience=section.early_stopping_patience)
 
@@ -133,11 +143,12 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         selection=selection,
         measure=measure,
         eval_steps=section.eval_steps,
-        measure_first=on_gold,
+        measure_first=start is not None,
     )
     backbone.tokenizer.save_pretrained(stage.dir)
     facts = {
         "trained on": f"{len(train)} reports, {train.source}",
+        **({"started from": str(start)} if start else {}),
         "loss": f"{section.loss} tokens, decisions weighted {section.decision_weight}",
         f"best {metric} on held-out reports ({held.source})": f"{result.best.value:.4f} at step {result.best.step}",
         "seconds": f"{clock.seconds:.0f}",
@@ -150,21 +161,20 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
     return stage.dir
 
 
-def _split(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+def _split(examples: Examples, fraction: float, seed: int) -> tuple[list[Examples], list[Examples]]:
     """Hold out a fraction by patient and text."""
     parts = split_reports(examples.reports, {"train": 1 - fraction, "held_out": fraction}, seed)
     if not parts["held_out"] or not parts["train"]:
         raise UserError("data.train: too few reports to hold some out for validation")
-    return examples.subset(parts["train"]), examples.subset(parts["held_out"])
+    return [examples.subset(parts["train"])], [examples.subset(parts["held_out"])]
 
 
-def _gold_examples(recipe: Recipe) -> tuple[Examples, Examples]:
-    """Four-certainty gold of the preference reports to train on, the validation gold to select on."""
-    gold = [e for e in load_split(recipe, "preference") if not e.presence]
-    if not gold:
-        raise UserError("data.preference: SFT on gold needs a source with four-certainty gold")
-    validation = [e for e in load_split(recipe, "validation") if not e.presence]
-    return merge(gold, "preference"), merge(validation, "validation")
+def _whole_answers(setup: Setup, part: Examples) -> Examples:
+    """Presence codes as whole answers: the model's own, corrected where the codes contradict them."""
+    setup.backbone.model.eval()
+    found = setup.greedy(part.texts)
+    rows = [corrected(*row, presence=True) for row in zip(found.values, found.logits, part.labels)]
+    return replace(part, labels=setup.recipe.findings.consistent(np.array(rows)), presence=False)
 
 
 def _rows(setup: Setup, examples: Examples) -> list[dict[str, Any]]:

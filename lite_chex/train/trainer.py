@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lite_chex.model.adapters import save_adapter, to_fp32
+from lite_chex.model.adapters import save_adapter
 from lite_chex.train.progress import Steps, steps
 from lite_chex.train.run import MetricsLog, Stage, read_metrics
 
@@ -191,8 +191,6 @@ def run_trainer(
 
     for unwanted in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(unwanted)
-    # TRL recasts the trainable parameters of a 4-bit model to bf16 in its constructor.
-    to_fp32(trainer.model)  # type: ignore[arg-type]
     with steps(console, title, total=1) as bar:
         callback = StageCallback(
             stage,

@@ -21,6 +21,7 @@ from lite_chex.model.adapters import read_score, role
 from lite_chex.model.backbone import keep_gradients
 from lite_chex.recipe import Recipe
 from lite_chex.train.dpo import train_dpo
+from lite_chex.train.examples import validation_gold
 from lite_chex.train.ppo_loop import train_ppo
 from lite_chex.train.preferences import PAIRS_FILE, make_preferences
 from lite_chex.train.reward import reading, train_rm
@@ -179,6 +180,53 @@ def test_dpo_may_keep_the_preferred_answers_likelihood(trained: Recipe, tmp_path
     # The policy starts at the reference: DPO's own loss is ln 2.
     per_decision = first["logps/chosen"] / len(recipe.findings)
     assert first["loss"] == pytest.approx(np.log(2) - 0.5 * per_decision, rel=1e-3)
+
+
+def test_sft_goes_on_from_another_runs_adapter(trained: Recipe, tiny_base: Path, tmp_path: Path) -> None:
+    start = Stage(trained, "sft").dir
+    recipe = make_recipe(
+        tiny_base, tmp_path, f"sft.start_from={start}", "sft.learning_rate=1e-12", "sft.max_steps=1", "sft.eval_steps=1"
+    )
+    train_sft(recipe, QUIET)
+    for key, tensor in adapter(trained, "sft").items():
+        torch.testing.assert_close(adapter(recipe, "sft")[key], tensor, atol=1e-9, rtol=0)
+    assert [r["step"] for r in read_metrics(Stage(recipe, "sft").dir) if "validation/macro_f1" in r] == [0, 1]
+    recipe.sft.start_from = str(tmp_path)
+    with pytest.raises(UserError, match="no adapter there"):
+        train_sft(recipe, QUIET)
+
+
+def test_presence_codes_choose_the_checkpoint_beside_gold_and_teach_sft(trained: Recipe, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(trained.output_dir, tmp_path / "runs")
+    recipe = trained.model_copy(deep=True)
+    recipe.output_dir, recipe.ppo.total_iterations = str(tmp_path / "runs"), 1
+    [gold] = recipe.data.validation
+    codes = gold.model_copy(update={"presence": True, "limit": 8})
+    recipe.data.validation = [codes, gold]
+    recipe.data.preference[0].presence = True
+    for stage in ("reward", "ppo", "sft_gold"):
+        shutil.rmtree(Stage(recipe, stage).dir)
+    train_sft(recipe, QUIET, on_gold=True)
+    train_rm(recipe, QUIET)
+    path = Stage(recipe, "reward").dir / FINISHED
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy": 0.9}))
+    train_ppo(recipe, QUIET)
+    first = next(r for r in read_metrics(Stage(recipe, "ppo").dir) if r["step"] == 0)
+    of_gold, of_codes = first["validation/errors_per_report_macro"], first["validation/errors_per_report_presence"]
+    assert of_gold != of_codes
+    assert first["validation/errors_per_report"] == pytest.approx((24 * of_gold + 8 * of_codes) / 32)
+    summary = json.loads(path.read_text())
+    both = validation_gold(recipe, "this test")
+    assert [e.presence for e in both] == [False, True]
+    # The greedy answers of SFT, counted by the reward stage and by PPO's first validation.
+    assert summary["greedy_errors_per_report"] == pytest.approx(first["validation/errors_per_report"], abs=1 / 32)
+    recipe.data.validation = [codes]
+    assert [e.presence for e in validation_gold(recipe, "this test")] == [True]
+    recipe.data.validation = []
+    with pytest.raises(UserError, match="PPO needs reports with gold"):
+        train_ppo(recipe, QUIET)
 
 
 def test_the_cells_of_gold_teach_the_reward_model(trained: Recipe, tmp_path: Path) -> None:

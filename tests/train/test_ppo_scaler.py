@@ -14,6 +14,7 @@ from lite_chex.model.adapters import copy_into_default, new_adapter, save_adapte
 from lite_chex.model.backbone import load_base
 from lite_chex.recipe import Recipe
 from lite_chex.train import ppo_loop
+from lite_chex.train.examples import validation_gold
 from lite_chex.train.roles import Roles
 from lite_chex.train.run import FINISHED, Stage
 from lite_chex.train.setup import Validation
@@ -49,7 +50,7 @@ def recipe(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 def new_loop(recipe: Recipe, scaler: torch.amp.GradScaler | None = None) -> ppo_loop.Loop:
     roles = Roles.load(recipe, Stage(recipe, "sft").dir, Stage(recipe, "reward").dir)
-    validation = Validation(roles.setup, ppo_loop.validation_gold(recipe))
+    validation = Validation(roles.setup, validation_gold(recipe, "PPO"))
     pool = ppo_loop._pool(recipe, roles)
     loop = ppo_loop.Loop(recipe, roles, Stage(recipe, "ppo"), pool, validation, Console(quiet=True))
     if scaler is not None:
