@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from lite_chex.cli.app import app
+from lite_chex.cli.app import Group, app
 from lite_chex.cli.findings import FINDINGS_HELP, chosen_findings
 from lite_chex.errors import UserError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 annotate = typer.Typer(
     name="annotate",
+    cls=Group,
     help="Let experts compare answers, review them blinded, or label reports, in the browser.",
     no_args_is_help=True,
     rich_markup_mode="rich",

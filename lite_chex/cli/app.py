@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from lite_chex.errors import UserError
 
+
+class Group(TyperGroup):
+    """Joins the lines of each paragraph of a command's docstring: typer does so in the first paragraph alone."""
+
+    def get_command(self, *args: Any, **options: Any) -> Any:
+        command = super().get_command(*args, **options)
+        if command is not None and command.help:
+            command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help)
+        return command
+
+
 app = typer.Typer(
     name="litechex",
+    cls=Group,
     help="Label chest X-ray reports with a small LLM: 4-bit SFT, reward model, PPO and DPO on one GPU. "
     "A research tool, not a medical device.",
     no_args_is_help=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -145,6 +146,13 @@ def test_help_is_instant_and_importing_needs_no_torch() -> None:
         "annotate",
     ):
         assert command in helped.stdout
+
+
+def test_help_flows_with_the_terminal() -> None:
+    found = subprocess.run(
+        [*CLI, "label", "--help"], capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}
+    )
+    assert "each with a reason in <output>.errors.csv. Codes: 1.0 positive" in found.stdout
 
 
 def test_no_report_text_in_logs(tiny_recipe: Recipe, tmp_path: Path) -> None:
