@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from lite_chex.decode.template import AnswerTemplate
 
 
+WIDTH = 32
+
+
+def padded(longest: int) -> int:
+    """Width of a batch to train on: few different ones. oneDNN makes its kernels per shape and keeps their memory:
+    without this SFT of SmolLM2 on a CPU grew from 6 to 11 GiB in 750 steps of many lengths."""
+    return -(-longest // WIDTH) * WIDTH
+
+
 @dataclass(frozen=True)
 class PackedBatch:
     """R rows (reports) of length L holding N answers of T decisions.
@@ -74,7 +83,7 @@ def pack(
         rows.append(ids)
         positions.append(place)
         groups.append(group)
-    length = max(len(ids) for ids in rows)
+    length = padded(max(len(ids) for ids in rows))
     input_ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
     position_ids = torch.zeros((len(rows), length), dtype=torch.long)
     group_ids = torch.full((len(rows), length), -1, dtype=torch.long)

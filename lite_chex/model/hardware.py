@@ -70,9 +70,8 @@ def machine() -> dict[str, object]:
 def return_freed_memory() -> None:
     """Make this process give large freed tensors back to the system at once (glibc; nothing elsewhere).
 
-    glibc raises its threshold for separate mappings to the largest block freed so far, so the freed tensors of
-    batches of many lengths stay with the process and it grows: SmolLM2's SFT from 6.4 GiB after 24 steps to 11.6
-    after 759. Setting the threshold keeps it where it is.
+    glibc raises its threshold for separate mappings to the largest block freed so far: freed tensors of batches of
+    many lengths then stay with the process, in pieces. Setting the threshold keeps it where it is.
     """
     if platform.libc_ver()[0] == "glibc":
         m_mmap_threshold = -3  # malloc.h

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lite_chex.data.preferences import AnswerGroup, read_pairs, split_groups
+from lite_chex.decode.packed import padded
 from lite_chex.model.adapters import load_adapter, role, save_adapter, tensors_kept
 from lite_chex.model.backbone import load_base
 from lite_chex.train.batches import LengthGrouped
@@ -150,7 +151,7 @@ class _Collator:
 
         ids = [r["prompt_ids"] + r[f"{k}_ids"] for k in ("chosen", "rejected") for r in rows]
         mask = [[0] * len(r["prompt_ids"]) + r[f"{k}_mask"] for k in ("chosen", "rejected") for r in rows]
-        width = max(map(len, ids))
+        width = padded(max(map(len, ids)))
         lengths = torch.tensor([len(x) for x in ids])
         return {
             "input_ids": torch.tensor([x + [self.pad_id] * (width - len(x)) for x in ids]),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lite_chex.data.splits import split_reports
+from lite_chex.decode.packed import padded
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP
 from lite_chex.model.adapters import check_adapter, copy_into_default, new_adapter, tensors_kept
@@ -204,15 +205,15 @@ class _Collator:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         import torch
 
-        width = max(len(r["input_ids"]) for r in rows)
+        width = padded(max(len(r["input_ids"]) for r in rows))
 
-        def padded(key: str, fill: float) -> list[list[float]]:
+        def filled(key: str, fill: float) -> list[list[float]]:
             return [[*r[key], *[fill] * (width - len(r[key]))] for r in rows]
 
-        ids = torch.tensor(padded("input_ids", self.pad_id), dtype=torch.long)
+        ids = torch.tensor(filled("input_ids", self.pad_id), dtype=torch.long)
         lengths = torch.tensor([len(r["input_ids"]) for r in rows])
         return {
             "input_ids": ids,
             "attention_mask": (torch.arange(width)[None] < lengths[:, None]).long(),
-            "weights": torch.tensor(padded("weights", 0.0), dtype=torch.float32),
+            "weights": torch.tensor(filled("weights", 0.0), dtype=torch.float32),
         }

@@ -3,6 +3,8 @@
 import numpy as np
 from transformers import TrainingArguments
 
+from lite_chex.decode.packed import padded
+from lite_chex.train import dpo, sft
 from lite_chex.train.batches import LengthGrouped, balanced_rows
 
 
@@ -46,3 +48,15 @@ def test_each_row_once_an_epoch_in_batches_of_like_length_and_from_seed_and_epoc
 
     assert padded(first) < 1.06 * sum(lengths)
     assert padded(list(range(203))) > 1.3 * sum(lengths)
+
+
+def test_batches_have_few_widths() -> None:
+    """oneDNN keeps the kernels of every shape that it has seen."""
+    assert [padded(n) for n in (1, 32, 33)] == [32, 32, 64]
+    one = sft._Collator(9)([{"input_ids": [1] * n, "weights": [1.0] * n} for n in (33, 20)])
+    pair = {"prompt_ids": [1] * 3, "chosen_ids": [1] * 30, "rejected_ids": [1] * 17}
+    other = dpo._Collator(9)([pair | {"chosen_mask": [1] * 30, "rejected_mask": [1] * 17}])
+    for batch in (one, other):
+        assert {tuple(tensor.shape) for tensor in batch.values()} == {(2, 64)}
+        assert batch["attention_mask"].sum(1).tolist() == [33, 20]
+        assert (batch["input_ids"] == 9).sum(1).tolist() == [31, 44]
