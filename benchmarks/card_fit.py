@@ -242,6 +242,7 @@ def ppo_iterations(recipe: Recipe, console: Console, clock: Clock) -> float:
     """Median seconds of a PPO iteration. The loop is train_ppo's own; its check of the reward model is left out,
     because a reward model on random weights is at chance."""
     from lite_chex.train import ppo_loop
+    from lite_chex.train.examples import validation_gold
     from lite_chex.train.roles import Roles
     from lite_chex.train.run import Stage
     from lite_chex.train.setup import Validation
@@ -250,7 +251,7 @@ def ppo_iterations(recipe: Recipe, console: Console, clock: Clock) -> float:
     if recipe.ppo.gradient_checkpointing:
         roles.setup.backbone.causal.gradient_checkpointing_enable({"use_reentrant": False})
         roles.setup.backbone.causal.train()
-    validation = Validation(roles.setup, ppo_loop.validation_gold(recipe))
+    validation = Validation(roles.setup, validation_gold(recipe, "PPO"))
     loop = ppo_loop.Loop(recipe, roles, Stage(recipe, "ppo"), ppo_loop._pool(recipe, roles), validation, console)
     seconds = []
     for iteration in range(recipe.ppo.total_iterations):

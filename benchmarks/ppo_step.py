@@ -75,6 +75,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     from lite_chex.model import backbone
     from lite_chex.recipe import load_recipe
     from lite_chex.train import ppo_loop, roles
+    from lite_chex.train.examples import validation_gold
     from lite_chex.train.run import Stage, seed_everything
     from lite_chex.train.setup import Validation
 
@@ -94,7 +95,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
         found.setup.backbone.causal.gradient_checkpointing_enable({"use_reentrant": False})
         found.setup.backbone.causal.train()
     pool = ppo_loop._pool(recipe, found)
-    validation = Validation(found.setup, ppo_loop.validation_gold(recipe))
+    validation = Validation(found.setup, validation_gold(recipe, "PPO"))
     loop = ppo_loop.Loop(recipe, found, Stage(recipe, "ppo"), pool, validation, Console(quiet=True))
     seconds, passes = [], []
     for iteration in range(job["iterations"]):
