@@ -75,7 +75,7 @@ def return_freed_memory() -> None:
     """
     if platform.libc_ver()[0] == "glibc":
         m_mmap_threshold = -3  # malloc.h
-        ctypes.CDLL(None).mallopt(m_mmap_threshold, 4 * 2**20)
+        ctypes.CDLL(None).mallopt(m_mmap_threshold, 2**19)
 
 
 def peak_memory_gb() -> float:
