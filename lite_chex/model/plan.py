@@ -26,6 +26,9 @@ NOMINAL = 0.93
 CUDA_OVERHEAD = 0.7 * GIB
 PROCESS_OVERHEAD = 0.9 * GIB
 """CUDA context, kernels and fragmentation; on a CPU, Python with torch loaded."""
+HEAP_PIECES = 0.1
+"""On a CPU: what the heap holds in pieces between small freed tensors, as a share of the activations. Measured with
+SmolLM2's SFT (batches of 352, 384 and 480 tokens a row): peaks 14 to 19% above a plan without it."""
 DECODE_TOKENS = 4096
 """Tokens per decoding batch: DecisionDecoder's own default."""
 PREFIX_TOKENS = 64
@@ -123,6 +126,7 @@ class _Sizes:
     answer: int
     prefix: int
     overhead: float
+    pieces: float
 
     @property
     def lora(self) -> int:
@@ -155,7 +159,11 @@ class _Sizes:
         transient = memory.forward_bytes(shapes, section, self.dtype) * count
         unpacked = memory.dequantised_bytes(shapes, section, self.dtype)
         what = "activations, checkpointed" if checkpointing else "activations"
-        return Part("activations", f"{what}, {rows} x {tokens:,} tokens", kept + mask + transient + unpacked)
+        return Part(
+            "activations",
+            f"{what}, {rows} x {tokens:,} tokens",
+            (kept + mask + transient) * (1 + self.pieces) + unpacked,
+        )
 
     def decoding(self, what: str, batch: int = 0) -> Part:
         """Labelling or sampling: the cache, and one forward pass without a graph."""
@@ -254,8 +262,8 @@ def plan_recipe(recipe: Recipe, card_gb: float | None = None) -> Plan:
     where, limit, on_cpu = _room(recipe, card_gb)
     dtype = "bfloat16" if recipe.model.dtype == "auto" and not on_cpu else choose_dtype(recipe.model.dtype)[0]
     answer, prefix = _answer_tokens(recipe)
-    overhead = PROCESS_OVERHEAD if on_cpu else CUDA_OVERHEAD
-    sizes = _Sizes(recipe, memory.shapes_of(recipe.model), dtype, answer, prefix, overhead)
+    overhead, pieces = (PROCESS_OVERHEAD, HEAP_PIECES) if on_cpu else (CUDA_OVERHEAD, 0.0)
+    sizes = _Sizes(recipe, memory.shapes_of(recipe.model), dtype, answer, prefix, overhead, pieces)
     return Plan(recipe.name, where, limit, dtype, tuple(_stage(name, sizes, limit) for name in STAGES))
 
 
