@@ -28,7 +28,7 @@ PROCESS_OVERHEAD = 0.9 * GIB
 """CUDA context, kernels and fragmentation; on a CPU, Python with torch loaded."""
 HEAP_PIECES = 0.1
 """On a CPU: what the heap holds in pieces between small freed tensors, as a share of the activations. Measured with
-SmolLM2's SFT (batches of 352, 384 and 480 tokens a row): peaks 14 to 19% above a plan without it."""
+SmolLM2's SFT (batches of 352, 384 and 480 tokens a row): peaks 13 to 19% above a plan without it."""
 DECODE_TOKENS = 4096
 """Tokens per decoding batch: DecisionDecoder's own default."""
 PREFIX_TOKENS = 64
