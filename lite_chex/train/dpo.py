@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lite_chex.data.preferences import AnswerGroup, read_pairs, split_groups
 from lite_chex.decode.packed import padded
-from lite_chex.model.adapters import load_adapter, role, save_adapter, tensors_kept
+from lite_chex.model.adapters import load_adapter, role, save_adapter
 from lite_chex.model.backbone import load_base
 from lite_chex.train.batches import LengthGrouped
 from lite_chex.train.examples import validation_gold
@@ -44,10 +44,9 @@ def train_dpo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
     groups = read_pairs(pairs_path, recipe.findings)
     train, _ = split_groups(groups, recipe.preferences.validation_fraction, recipe.seed)
     # Seconds of imports: after everything that a user can get wrong.
-    from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    from lite_chex.train.trainer import Selection, run_trainer, training_arguments
+    from lite_chex.train.trainer import Selection, make_trainer, run_trainer, training_arguments
 
     seed_everything(recipe.seed)
     backbone = load_base(recipe.model)
@@ -79,14 +78,7 @@ def train_dpo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
         max_length=None,
     )
     rows = _rows(setup, train, section.decisions_only)
-    with tensors_kept(backbone.model):
-        trainer = Trainer(
-            model=backbone.model,
-            args=arguments,
-            train_dataset=Dataset.from_list(rows),
-            data_collator=_Collator(backbone.tokenizer.pad_token_id),
-            processing_class=backbone.tokenizer,
-        )
+    trainer = make_trainer(Trainer, backbone, arguments, rows, _Collator(backbone.tokenizer.pad_token_id))
     console.print(f"dpo: {len(rows)} pairs of {len(train)} reports", highlight=False)
 
     def measure() -> dict[str, float]:

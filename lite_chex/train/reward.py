@@ -18,7 +18,7 @@ from lite_chex.data.preferences import AnswerGroup, read_pairs, split_groups
 from lite_chex.decode import decisions, packed
 from lite_chex.errors import UserError
 from lite_chex.findings import LabelArray
-from lite_chex.model.adapters import copy_into_default, for_inference, load_adapter, new_adapter, tensors_kept
+from lite_chex.model.adapters import copy_into_default, for_inference, load_adapter, new_adapter
 from lite_chex.model.backbone import load_base
 from lite_chex.train import losses
 from lite_chex.train.batches import LengthGrouped
@@ -114,10 +114,9 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
     if not train or not held_groups:
         raise UserError(f"{pairs_path}: too few reports to hold some out")
     # Seconds of imports: after everything that a user can get wrong.
-    from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 
-    from lite_chex.train.trainer import Selection, run_trainer, training_arguments
+    from lite_chex.train.trainer import Selection, make_trainer, run_trainer, training_arguments
 
     held = _held(recipe, held_groups, sft, console)
     seed_everything(recipe.seed)
@@ -169,14 +168,7 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
     arguments = training_arguments(
         RewardConfig, section, stage, str(backbone.causal.dtype).removeprefix("torch."), max_length=None
     )
-    with tensors_kept(backbone.model):
-        trainer = Trainer(
-            model=backbone.model,
-            args=arguments,
-            train_dataset=Dataset.from_list(rows),
-            data_collator=lambda rows: {"rows": rows},
-            processing_class=backbone.tokenizer,
-        )
+    trainer = make_trainer(Trainer, backbone, arguments, rows, lambda rows: {"rows": rows})
     console.print(
         f"reward: {sum(len(g.pairs) for g in train)} pairs of {len(train)} reports, "
         f"{sum(len(g.pairs) for g in held_groups)} pairs of {len(held_groups)} reports held out",

@@ -12,7 +12,7 @@ from lite_chex.data.splits import split_reports
 from lite_chex.decode.packed import padded
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP
-from lite_chex.model.adapters import check_adapter, copy_into_default, new_adapter, tensors_kept
+from lite_chex.model.adapters import check_adapter, copy_into_default, new_adapter
 from lite_chex.model.backbone import check_base, load_base
 from lite_chex.model.unsloth_backend import choose_backend, load_with_unsloth
 from lite_chex.train import losses
@@ -59,10 +59,9 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
     if start is not None:
         check_adapter(start)
     # Seconds of imports: after everything that a user can get wrong.
-    from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from lite_chex.train.trainer import Selection, run_trainer, training_arguments
+    from lite_chex.train.trainer import Selection, make_trainer, run_trainer, training_arguments
 
     seed_everything(recipe.seed)
     backend, why = choose_backend(recipe.model.backend)
@@ -116,14 +115,7 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
     )
-    with tensors_kept(backbone.model):
-        trainer = Trainer(
-            model=backbone.model,
-            args=arguments,
-            train_dataset=Dataset.from_list(rows),
-            data_collator=_Collator(backbone.tokenizer.pad_token_id),
-            processing_class=backbone.tokenizer,
-        )
+    trainer = make_trainer(Trainer, backbone, arguments, rows, _Collator(backbone.tokenizer.pad_token_id))
     trainer.model_accepts_loss_kwargs = False
     metric = "errors_per_report" if on_gold else "macro_f1"
     selection = Selection(metric, higher_is_better=not on_gold, patience=section.early_stopping_patience)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lite_chex.model.adapters import save_adapter
+from lite_chex.model.adapters import save_adapter, tensors_kept
 from lite_chex.train.progress import Steps, steps
 from lite_chex.train.run import MetricsLog, Stage, read_metrics
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from transformers import Trainer
 
+    from lite_chex.model.backbone import Backbone
     from lite_chex.recipe import Trained
 
 
@@ -57,6 +58,20 @@ def training_arguments(cls: Any, section: Trained, stage: Stage, dtype: str, **m
         push_to_hub=False,
         **more,
     )
+
+
+def make_trainer(cls: Any, backbone: Backbone, arguments: Any, rows: list[dict[str, Any]], collator: Any) -> Any:
+    """A TRL trainer over rows in memory; its constructor leaves the adapter's values as they are."""
+    from datasets import Dataset
+
+    with tensors_kept(backbone.model):
+        return cls(
+            model=backbone.model,
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
+            data_collator=collator,
+            processing_class=backbone.tokenizer,
+        )
 
 
 @dataclass
