@@ -208,8 +208,9 @@ class Clause:
                 near = len(gap) <= 2 or ((versus or self._near(other, behind)) and len(gap) <= 30)
                 while near and before[at].start > item.start:
                     at -= 1
-                    if self.text.startswith(_LOOKS, before[at].start):
-                        return None  # "streaky opacities, atelectasis versus scar": a look, then its explanations
+                    if at < 0 or self.text.startswith(_LOOKS, before[at].start):
+                        # The list begins behind this, or with a look: "streaky opacities, atelectasis versus scar".
+                        return None
                     near = bool(_LIST_GAP.match(self.text[before[at].end : before[at + 1].start]))
                 if near:
                     return other

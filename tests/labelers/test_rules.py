@@ -139,6 +139,7 @@ HEDGES = [
     ("Atelectasis, probably chronic.", "AT:p"),
 ]
 ANATOMY = [
+    ("The heart is large without consolidation, effusion, or pneumothorax.", "CM:p CO:n PE:n PX:n"),
     ("The heart is normal in size.", "CM:n"),
     ("Heart size normal and lungs clear", "CM:n LO:n"),
     ("Normal heart size and mediastinal contours.", "CM:n EC:n"),
@@ -346,6 +347,16 @@ def test_any_text_is_labelled_and_explained_within_its_bounds(parts: list[str]) 
         assert report[slice(*mention.span)] == mention.phrase != ""
         assert mention.sentence[0] <= mention.span[0] < mention.span[1] <= mention.sentence[1] <= len(report)
         assert mention.cue is None or mention.cue in report
+
+
+def test_sentences_cut_and_joined_anywhere_are_labelled() -> None:
+    """Wording that nobody thought of: the beginning of one sentence, the end of another."""
+    rng = np.random.default_rng(0)
+    for _ in range(4000):
+        one, other = (ALL[i][0].split() for i in rng.integers(len(ALL), size=2))
+        report = " ".join(one[: rng.integers(len(one) + 1)] + other[rng.integers(len(other) + 1) :])
+        values = LABELER.label([report]).values
+        assert (CHEXPERT14.consistent(values) == values).all()
 
 
 @pytest.mark.timeout(20)
