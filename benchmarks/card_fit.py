@@ -70,7 +70,7 @@ def write_data(folder: Path, recipe: Recipe, splits: dict[str, int]) -> list[str
     prompt = PromptEncoder(load_tokenizer(recipe.model.model_name_or_path), recipe.findings)
     room = recipe.model.max_length - len(prompt.prefix_ids) - len(prompt.after_ids)
     room -= build_template(prompt).max_answer_length
-    pool = iter(generate(4000, seed=99, style="long"))
+    pool = iter(generate(4000, seed=99, style="mixed"))
     overrides = []
     for split, count in splits.items():
         texts = []

@@ -61,6 +61,8 @@ def write_gguf(folder: Path, out: Path, dtype: str) -> None:
                 pairs = tensor.reshape(count, 2, head_dim // 2, tensor.shape[1])
                 tensor = np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(tensor.shape)
             name = names.get_name(key, try_suffixes=(".weight", ".bias"))
+            if name is None:
+                raise SystemExit(f"{file}: GGUF has no name for the tensor {key}")
             one = gguf.GGMLQuantizationType.F32 if tensor.ndim == 1 else kind
             writer.add_tensor(name, gguf.quants.quantize(tensor, one), raw_dtype=one)
     writer.write_header_to_file()

@@ -99,6 +99,12 @@ class SFTSection(Trained):
     balance: float = Field(
         0.0, ge=0, le=1, description="Draw reports by (count of their rarest label) ** -balance; 0: each once an epoch"
     )
+    variants: float = Field(
+        0.0,
+        ge=0,
+        description="Made-up reports per training report: one sentence about another finding, every finding x "
+        "certainty as often, labelled by the rules",
+    )
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="Of the training reports, for early stopping")
     early_stopping_patience: int = Field(4, ge=1, description="Validations without a better macro F1")
     gold_learning_rate: float | None = Field(

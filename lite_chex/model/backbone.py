@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lite_chex.errors import UserError
-from lite_chex.model.hardware import choose_dtype, return_freed_memory
+from lite_chex.model.hardware import choose_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -132,8 +132,6 @@ def load_base(section: ModelSection, *, num_labels: int | None = None, for_train
     gc.collect()  # a base that an earlier step of the same command has let go
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    elif for_training:
-        return_freed_memory()
     name = section.model_name_or_path
     local = _offline_if_local(name)
     tokenizer = load_tokenizer(name, section.trust_remote_code)

@@ -68,15 +68,14 @@ def machine() -> dict[str, object]:
 
 
 def return_freed_memory() -> None:
-    """Make this process give large freed tensors back to the system at once (glibc; nothing elsewhere).
+    """Give this process's freed memory back to the system (glibc; nothing elsewhere, or with a GPU's allocator).
 
-    glibc raises its threshold for separate mappings to the largest block freed so far: freed tensors of batches of
-    many lengths then stay with the process, in pieces. Setting the threshold keeps it where it is. (At 512 KiB the
-    resident memory between steps is a third, and two fifths of the demo's time goes into mapping pages.)
+    Batches of many widths leave the heap in pieces: what the next batch cannot use stays resident, and the process
+    grows with each new width. Called every few steps it costs a few percent of the time; keeping large tensors off
+    the heap (mallopt's M_MMAP_THRESHOLD) costs 13 to 30%, since their pages are made anew for every tensor.
     """
     if platform.libc_ver()[0] == "glibc":
-        m_mmap_threshold = -3  # malloc.h
-        ctypes.CDLL(None).mallopt(m_mmap_threshold, 4 * 2**20)
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_memory_gb() -> float:

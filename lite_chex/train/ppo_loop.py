@@ -15,6 +15,7 @@ from lite_chex.data.files import atomic_path
 from lite_chex.errors import UserError
 from lite_chex.findings import LabelArray
 from lite_chex.model.adapters import role, save_adapter
+from lite_chex.model.hardware import return_freed_memory
 from lite_chex.train import losses, ppo
 from lite_chex.train.examples import Examples, check_splits, load_split, rule_labels, validation_gold
 from lite_chex.train.lineage import parents, require_fresh
@@ -183,6 +184,7 @@ class Loop:
             self.roles, [pool.bodies[i] for i in rows], pool.drafts[rows], section, (self.recipe.seed, iteration, 23)
         )
         rollout = ppo.score(self.roles, [pool.prompts[i] for i in rows], answers, section, self.kl_coef, passes)
+        return_freed_memory()
         rng = np.random.default_rng([self.recipe.seed, iteration, 29])
         figures = ppo.update(self.roles, rollout, self.optimizer, section, self.kl_coef, rng, self.scaler)
         kl = float(losses.categorical_kl(rollout.log_p, rollout.ref_log_p, rollout.free).sum(1).mean())

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lite_chex.data.records import Report
 from lite_chex.data.splits import split_reports
 from lite_chex.decode.packed import padded
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP
+from lite_chex.labelers.rules import RuleLabeler
 from lite_chex.model.adapters import check_adapter, copy_into_default, new_adapter
 from lite_chex.model.backbone import check_base, load_base
 from lite_chex.model.unsloth_backend import choose_backend, load_with_unsloth
@@ -22,6 +24,7 @@ from lite_chex.train.lineage import PARENTS, parents, stale
 from lite_chex.train.preferences import corrected
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
 from lite_chex.train.setup import Setup, Validation
+from lite_chex.train.variants import variants
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +47,9 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
     if on_gold:
         rate = section.gold_learning_rate or section.learning_rate / 5
         epochs = section.gold_num_train_epochs or section.num_train_epochs
-        section = section.model_copy(update={"learning_rate": rate, "num_train_epochs": epochs, "balance": 0.0})
+        section = section.model_copy(
+            update={"learning_rate": rate, "num_train_epochs": epochs, "balance": 0.0, "variants": 0.0}
+        )
     check_splits(recipe)
     start = Path(section.start_from) if section.start_from else None
     if on_gold:
@@ -55,6 +60,8 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
     else:
         weak = merge(load_split(recipe, "train"), "train")
         parts, held_out = _split(weak, section.validation_fraction, recipe.seed)
+        if section.variants:
+            parts.append(_variants(parts[0], section.variants, recipe))
     check_base(recipe.model)
     if start is not None:
         check_adapter(start)
@@ -160,6 +167,15 @@ def _split(examples: Examples, fraction: float, seed: int) -> tuple[list[Example
     if not parts["held_out"] or not parts["train"]:
         raise UserError("data.train: too few reports to hold some out for validation")
     return [examples.subset(parts["train"])], [examples.subset(parts["held_out"])]
+
+
+def _variants(examples: Examples, share: float, recipe: Recipe) -> Examples:
+    """Made-up reports from the training reports, labelled by the rules."""
+    rules = RuleLabeler(recipe.findings)
+    texts = variants(examples.texts, rules, round(share * len(examples)), recipe.seed)
+    reports = [Report(i, f"variant-{i}", text) for i, text in enumerate(texts)]
+    labels = rules.label(texts).values
+    return Examples(reports, labels, np.ones(len(recipe.findings), dtype=bool), False, f"{len(texts)} variants")
 
 
 def _whole_answers(setup: Setup, part: Examples) -> Examples:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lite_chex.model.adapters import save_adapter, tensors_kept
+from lite_chex.model.hardware import return_freed_memory
 from lite_chex.train.progress import Steps, steps
 from lite_chex.train.run import MetricsLog, Stage, read_metrics
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
     from lite_chex.model.backbone import Backbone
     from lite_chex.recipe import Trained
+
+
+STEPS_BETWEEN_RETURNS = 8
+"""Optimiser steps after which freed memory goes back to the system."""
 
 
 def training_arguments(cls: Any, section: Trained, stage: Stage, dtype: str, **more: Any) -> Any:
@@ -165,6 +170,8 @@ class StageCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         note = f"loss {self._note['loss']:.3f}" if "loss" in self._note else ""
         self.bar.advance(note, to=state.global_step)
+        if state.global_step % STEPS_BETWEEN_RETURNS == 0:
+            return_freed_memory()
         last = state.global_step >= state.max_steps
         if state.global_step % self.eval_steps == 0 or last:
             self.validate(state.global_step)

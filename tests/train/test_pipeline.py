@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -194,6 +195,15 @@ def test_sft_goes_on_from_another_runs_adapter(trained: Recipe, tiny_base: Path,
     recipe.sft.start_from = str(tmp_path)
     with pytest.raises(UserError, match="no adapter there"):
         train_sft(recipe, QUIET)
+
+
+def test_variants_join_the_training_reports_and_not_the_held_out(tiny_base: Path, tmp_path: Path) -> None:
+    for share in (0, 2):
+        console = Console(record=True, width=200, file=io.StringIO())
+        train_sft(make_recipe(tiny_base, tmp_path, f"sft.variants={share}", "sft.max_steps=1"), console)
+        said = console.export_text()
+        told = "29 reports with weak labels (rules), 1 held out"
+        assert (told if not share else "87 reports with weak labels (rules); 58 variants, 1 held out") in said, said
 
 
 def test_presence_codes_choose_the_checkpoint_beside_gold_and_teach_sft(trained: Recipe, tmp_path: Path) -> None:

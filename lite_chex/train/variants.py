@@ -1,0 +1,90 @@
+"""Variants of training reports for the labels that hardly occur: one sentence about another finding.
+
+Most cells (finding x certainty) of a corpus are rare: a thousand reports hold two doubtful fractures. Drawing
+those two more often teaches two sentences. But doubt, denial and assertion are worded alike for every finding, so
+a sentence that doubts one finding becomes one that doubts another by exchanging the phrase. The rule labeler finds
+the phrases and labels the variant. Every cell gets as many variants as the next.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lite_chex.findings import NO_FINDING, Certainty
+from lite_chex.labelers.rules import Mention, RuleLabeler
+
+_MENTIONED = (Certainty.POSITIVE, Certainty.NEGATIVE, Certainty.UNCERTAIN)
+_TRIES = 8
+_VERB = re.compile(r"\b(?:is|are|was|were|has|have|appears?|remains?)\b", re.I)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A sentence of a report without its phrase."""
+
+    before: str
+    after: str
+
+
+def variants(texts: Sequence[str], rules: RuleLabeler, count: int, seed: int) -> list[str]:
+    """Up to ``count`` reports, each one of ``texts`` with one sentence exchanged or added.
+
+    The cells are served in turn, No Finding apart (it follows from the others). A cell's sentence is one of the
+    corpus of that certainty, whatever its finding, with a phrase of the cell's finding; every sentence and every
+    phrase of the corpus is as likely as any other, however often it occurs. A report's own sentences on that
+    finding give way to it. A variant that the rules do not read as the cell is drawn again, and after 8 draws
+    left out.
+    """
+    read = [[m for m in rules.explain(text) if m.finding != NO_FINDING] for text in texts]
+    noun = {m.phrase.lower(): _is_noun(m, rules) for mentions in read for m in mentions}
+    frames: dict[Certainty, dict[_Frame, None]] = defaultdict(dict)
+    phrases: dict[str, dict[str, None]] = defaultdict(dict)
+    for text, mentions in zip(texts, read, strict=True):
+        for m in (m for m in mentions if noun[m.phrase.lower()]):
+            frames[m.certainty][_Frame(text[m.sentence[0] : m.span[0]], text[m.span[1] : m.sentence[1]])] = None
+            phrases[m.finding][m.phrase.lower()] = None
+    choices = {key: list(found) for key, found in frames.items()}
+    words = {name: list(found) for name, found in phrases.items()}
+    cells = [(name, c) for name in rules.findings.names if name in words for c in _MENTIONED if choices.get(c)]
+    if not cells:
+        return []
+    rng = np.random.default_rng([seed, 78])
+    found = []
+    for i in range(count):
+        finding, certainty = cells[i % len(cells)]
+        for _ in range(_TRIES):
+            frame = choices[certainty][rng.integers(len(choices[certainty]))]
+            phrase = words[finding][rng.integers(len(words[finding]))]
+            host = int(rng.integers(len(texts)))
+            sentence = f"{frame.before}{phrase if frame.before else phrase.capitalize()}{frame.after}"
+            text = _placed(texts[host], [m for m in read[host] if m.finding == finding], sentence, rng)
+            if rules.label([text]).values[0, rules.findings.index(finding)] == certainty:
+                found.append(text)
+                break
+    return found
+
+
+def _is_noun(mention: Mention, rules: RuleLabeler) -> bool:
+    """True for a phrase that names the finding ("effusion"), False for one that says something of its own accord
+    ("heart is enlarged", "lungs are clear")."""
+    alone = [m for m in rules.explain(mention.phrase) if m.finding != NO_FINDING]
+    named = [(m.finding, m.certainty) for m in alone] == [(mention.finding, Certainty.POSITIVE)]
+    return named and not _VERB.search(mention.phrase)
+
+
+def _placed(text: str, own: Sequence[Mention], sentence: str, rng: np.random.Generator) -> str:
+    """The report with the sentence in place of its own on the finding, else before or after all it says."""
+    places = list(dict.fromkeys(m.sentence for m in own))
+    if not places:
+        whole = sentence.rstrip(" .") + "."
+        return f"{whole} {text}" if rng.random() < 0.5 else f"{text.rstrip()} {whole}"
+    at = int(rng.integers(len(places)))
+    for i, (start, end) in reversed(list(enumerate(places))):
+        rest = text[end:]
+        text = text[:start] + (sentence + rest if i == at else rest.lstrip(" .;"))
+    return text

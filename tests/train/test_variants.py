@@ -1,0 +1,47 @@
+"""Variants: every cell as often, read by the rules as what they are for, each one sentence from its report."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lite_chex.findings import PAPER13, Certainty, custom_findings
+from lite_chex.labelers.rules import RuleLabeler
+from lite_chex.train.variants import variants
+
+CORPUS = [
+    "No pneumothorax. There is a small pleural effusion.",
+    "Possible rib fracture. Heart size is normal.",
+    "Mild cardiomegaly is seen; no edema.",
+    "The lungs are clear. No pneumonia, effusion or pneumothorax.",
+]
+
+
+def test_rare_cells_become_as_frequent_as_the_others() -> None:
+    rules = RuleLabeler()
+    labels = rules.label(variants(CORPUS, rules, 700, 1)).values
+    assert len(labels) > 690
+    mentioned = ["Cardiomegaly", "Edema", "Pneumonia", "Pneumothorax", "Pleural Effusion", "Fracture"]
+    for name in mentioned:
+        counts = np.bincount(labels[:, PAPER13.index(name)], minlength=4)
+        assert (counts[:3] >= 700 / 18 - 3).all(), (name, counts)  # 6 findings x 3 certainties in turn
+    for name in set(PAPER13.names) - {*mentioned, "Lung Opacity", "No Finding"}:  # never named: no phrase to take
+        assert (labels[:, PAPER13.index(name)] == Certainty.ABSENT).all()
+
+
+def test_a_variant_is_a_report_with_one_sentence_of_its_own() -> None:
+    rules = RuleLabeler()
+    sentences = {s for text in CORPUS for s in text.replace(";", ".").split(". ")}
+    for text in variants(CORPUS, rules, 60, 2):
+        new = [s for s in text.replace(";", ".").split(". ") if s.rstrip(".") not in {t.rstrip(".") for t in sentences}]
+        assert len(new) <= 1, text
+
+
+def test_the_same_seed_gives_the_same_and_a_users_findings_take_part() -> None:
+    findings = custom_findings(PAPER13, {"Scoliosis": ["scoliosis", "curved spine"]}, {})
+    rules = RuleLabeler(findings)
+    corpus = [*CORPUS, "Mild scoliosis."]
+    found = variants(corpus, rules, 100, 3)
+    assert found == variants(corpus, rules, 100, 3) != variants(corpus, rules, 100, 4)
+    counts = np.bincount(rules.label(found).values[:, findings.index("Scoliosis")], minlength=4)
+    assert counts[Certainty.UNCERTAIN] > 0
+    assert variants(["Lungs normal."], rules, 10, 1) == []
