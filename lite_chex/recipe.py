@@ -103,7 +103,7 @@ class SFTSection(Trained):
         0.0,
         ge=0,
         description="Made-up reports per training report: one sentence about another finding, every finding x "
-        "certainty as often, labelled by the rules",
+        "certainty as often, a quarter turned in No Finding; labelled by the rules",
     )
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="Of the training reports, for early stopping")
     early_stopping_patience: int = Field(4, ge=1, description="Validations without a better macro F1")

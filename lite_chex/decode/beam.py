@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lite_chex.decode import decisions
-from lite_chex.decode.decoder import DecisionDecoder, Decoded, _Cached
+from lite_chex.decode.batch_cache import BatchCache
+from lite_chex.decode.decoder import DecisionDecoder, Decoded
 from lite_chex.findings import Certainty
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def _search(decoder: DecisionDecoder, bodies: Sequence[Sequence[int]], beams: in
     findings, template = decoder.findings, decoder.template
     count, steps = len(bodies), len(findings)
     rows = count * beams
-    state = _Cached(decoder, rows)
+    state = BatchCache(decoder, rows)
     chunks = [[*bodies[r // beams], *template.head] for r in range(rows)]
     chosen = torch.zeros((rows, steps), dtype=torch.long)
     seen = torch.zeros((rows, steps, 4))

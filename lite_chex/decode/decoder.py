@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lite_chex.decode import decisions
+from lite_chex.decode.batch_cache import BatchCache, Count
 from lite_chex.findings import Certainty, LabelArray
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class DecisionDecoder:
         drafts = self.majority_draft(n) if drafts is None else self.findings.consistent(drafts)
         values = np.empty((n, len(self.findings)), dtype=np.int8)
         logits = np.empty((n, len(self.findings), 4), dtype=np.float32)
-        run = _Count()
+        run = Count()
         with self.inference():
             for rows in self.batches([len(b) for b in bodies], batch_size):
                 values[rows], logits[rows] = self._verify(
@@ -173,7 +174,7 @@ class DecisionDecoder:
         n, findings = len(bodies), self.findings
         values = np.empty((n, len(findings)), dtype=np.int8)
         logits = np.empty((n, len(findings), 4), dtype=np.float32)
-        run = _Count()
+        run = Count()
         with self.inference():
             for rows in self.batches([len(b) for b in bodies], batch_size):
                 for t, step, value in self._steps([bodies[i] for i in rows], run):
@@ -181,12 +182,12 @@ class DecisionDecoder:
         return Decoded(values, logits, float(len(findings)), run.padding)
 
     def _steps(
-        self, bodies: Sequence[Sequence[int]], run: _Count
+        self, bodies: Sequence[Sequence[int]], run: Count
     ) -> Iterator[tuple[int, npt.NDArray[np.float32], LabelArray]]:
         """One batch, decision by decision: its number, logits ``[rows, 4]`` and choices ``[rows]``."""
         import torch
 
-        state = _Cached(self, len(bodies), run)
+        state = BatchCache(self, len(bodies), run)
         chunks = [[*body, *self.template.head] for body in bodies]
         seen = torch.zeros((len(bodies), len(self.findings), 4))
         for t in range(len(self.findings)):
@@ -200,17 +201,17 @@ class DecisionDecoder:
         rng = np.random.default_rng(0)
         vocabulary = self.backbone.causal.config.vocab_size
         bodies = [rng.integers(0, vocabulary, n).tolist() for n in lengths]
-        values, logits = self._verify(bodies, self.majority_draft(len(bodies)), None, 1.0, _Count())
+        values, logits = self._verify(bodies, self.majority_draft(len(bodies)), None, 1.0, Count())
         largest = 0.0
         for i, body in enumerate(bodies):
-            for t, step, value in self._steps([body], _Count()):
+            for t, step, value in self._steps([body], Count()):
                 largest = max(largest, float(np.abs(step[0] - logits[i, t]).max()))
                 if value[0] != values[i, t] or t + 1 == decided:
                     break
         return largest
 
     def _settle(
-        self, bodies: Sequence[Sequence[int]], values: LabelArray, logits: npt.NDArray[np.float32], run: _Count
+        self, bodies: Sequence[Sequence[int]], values: LabelArray, logits: npt.NDArray[np.float32], run: Count
     ) -> int:
         """Leave reports with a near tie to the exact baseline at batch size 1 (in place); returns how many.
 
@@ -276,14 +277,14 @@ class DecisionDecoder:
         draft: LabelArray,
         noise: npt.NDArray[np.float32] | None,
         temperature: float,
-        run: _Count,
+        run: Count,
     ) -> tuple[LabelArray, npt.NDArray[np.float32]]:
         """Draft and verify one batch: values and logits."""
         import torch
 
         findings = self.findings
         count, steps = len(bodies), len(findings)
-        state = _Cached(self, count, run)
+        state = BatchCache(self, count, run)
         draft = draft.copy()
         logits = torch.zeros((count, steps, 4))
         gumbel = None if noise is None else torch.from_numpy(noise)
@@ -315,88 +316,3 @@ class DecisionDecoder:
                 state.keep(again, int(np.array(predict)[again, first_wrong[again]].min()))
             active, start = active[again], first_wrong[again] + 1
         return draft, logits.numpy()
-
-
-@dataclass
-class _Count:
-    """What went through the model: rows summed over passes, their tokens, and the slots with padding."""
-
-    rows: int = 0
-    tokens: int = 0
-    slots: int = 0
-
-    @property
-    def padding(self) -> float:
-        return 1 - self.tokens / max(self.slots, 1)
-
-
-class _Cached:
-    """A batch's KV cache in which rows may hold stale or padded slots, masked per row.
-
-    ``valid``: bool ``[rows, slots]``; ``position``: int64 ``[rows]``, the next token's position.
-    """
-
-    def __init__(self, decoder: DecisionDecoder, rows: int, run: _Count | None = None) -> None:
-        import torch
-
-        from lite_chex.decode.block_cache import BlockCache
-
-        self.run = run or _Count()
-        self.backbone = decoder.backbone
-        # Other attention functions take no ready-made mask.
-        self.blocks = self.backbone.causal.config._attn_implementation == "sdpa"
-        cache = decoder.prefix_cache(rows)
-        self.cache = BlockCache.around(cache) if self.blocks else cache
-        self.valid = torch.ones((rows, len(decoder.prefix_ids)), dtype=torch.bool)
-        self.position = torch.full((rows,), len(decoder.prefix_ids), dtype=torch.long)
-
-    def append_all(self, chunks: Sequence[Sequence[int]], predict: torch.Tensor) -> torch.Tensor:
-        """Run chunks of different lengths, padded on the right; hidden states fp32 ``[rows, T, hidden]`` at
-        ``predict`` (places in the chunk)."""
-        import torch
-
-        from lite_chex.decode.block_cache import block_mask
-
-        device = self.backbone.device
-        lengths = torch.tensor([len(c) for c in chunks])
-        width = int(lengths.max())
-        self.run.rows += len(chunks)
-        self.run.tokens += int(lengths.sum())
-        self.run.slots += len(chunks) * width
-        pad = self.backbone.tokenizer.pad_token_id
-        ids = torch.tensor([[*c, *[pad] * (width - len(c))] for c in chunks])
-        self.start = self.valid.shape[1]
-        self.valid = torch.cat([self.valid, torch.arange(width)[None] < lengths[:, None]], dim=1)
-        mask = block_mask(self.valid, self.start) if self.blocks else self.valid.long()
-        position_ids = self.position[:, None] + torch.arange(width)[None]
-        output = self.backbone.trunk(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            position_ids=position_ids.to(device),
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.position = self.position + lengths
-        hidden = output.last_hidden_state
-        return hidden[torch.arange(len(chunks), device=device)[:, None], predict.to(device)].float()
-
-    def append(self, chunks: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Run chunks; hidden states fp32 ``[rows, hidden]`` at each chunk's last token."""
-        import torch
-
-        return self.append_all(chunks, torch.tensor([[len(c) - 1] for c in chunks]))[:, 0]
-
-    def keep(self, rows: npt.NDArray[np.int64], last: int) -> None:
-        """Keep some rows, up to place ``last`` of the last chunk; up to there no row may hold padded slots."""
-        import torch
-
-        width = self.start + last + 1
-        self.valid = torch.ones((len(rows), width), dtype=torch.bool)
-        self.position = torch.full((len(rows),), width)
-        self.cache.batch_select_indices(torch.from_numpy(rows).to(self.backbone.device))
-        self.cache.crop(width)
-
-    def reorder(self, parent: torch.Tensor) -> None:
-        """Each row goes on from the cache of row ``parent[row]`` (beam search)."""
-        self.valid, self.position = self.valid[parent], self.position[parent]
-        self.cache.batch_select_indices(parent.to(self.backbone.device))

@@ -276,12 +276,12 @@ def comparison_tables(evaluation: Evaluation) -> list[Table]:
     smallest = 2 / (evaluation.bootstrap + 1)
     sentence = (
         f"p two-sided (never below {number(smallest)} with {evaluation.bootstrap:,} resamples), Holm over the "
-        f"{len(scores)} comparison{'s' if len(scores) > 1 else ''}. Detectable: the smallest true difference that this "
-        "test set shows with 80% power, (1.96 + 0.84) x the bootstrap standard error. "
+        f"{len(scores)} comparison{'s' if len(scores) > 1 else ''}. MDE: minimum detectable effect, the smallest true "
+        "difference that this test set shows with 80% power, (1.96 + 0.84) x the bootstrap standard error. "
         "Not resolved: the interval holds zero."
     )
     lead = ["difference"]
-    columns = ["Δ", "95% interval", "p", "Holm", "detect-\nable", "result"]
+    columns = ["Δ", "95% interval", "p", "Holm", "MDE", "result"]
     return [
         Table(
             "comparisons",

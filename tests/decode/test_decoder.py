@@ -11,8 +11,9 @@ import torch
 
 from lite_chex.data.readers import iter_reports
 from lite_chex.decode import decisions, packed
+from lite_chex.decode.batch_cache import Count
 from lite_chex.decode.beam import beam_search
-from lite_chex.decode.decoder import DecisionDecoder, _Count
+from lite_chex.decode.decoder import DecisionDecoder
 from lite_chex.decode.template import build_template
 from lite_chex.findings import PAPER13, Certainty, FindingSet
 from lite_chex.labelers.registry import CHUNK_SIZES
@@ -103,7 +104,7 @@ def test_near_ties_are_left_to_the_baseline(world: World) -> None:
     decoder, bodies = world.decoder, world.prompt.body_ids(world.texts(40, 14))
     exact = decoder.stepwise(bodies)
     close = decisions.margins(torch.from_numpy(exact.logits), torch.from_numpy(exact.values).long(), PAPER13).numpy()
-    wrong, run = exact.values.copy(), _Count()
+    wrong, run = exact.values.copy(), Count()
     logits = exact.logits.copy()
     order = np.argsort(close.min(axis=1))[:5]
     for i in order:

@@ -45,3 +45,23 @@ def test_the_same_seed_gives_the_same_and_a_users_findings_take_part() -> None:
     counts = np.bincount(rules.label(found).values[:, findings.index("Scoliosis")], minlength=4)
     assert counts[Certainty.UNCERTAIN] > 0
     assert variants(["Lungs normal."], rules, 10, 1) == []
+
+
+def test_a_quarter_turn_no_finding_by_what_is_abnormal_outside_the_findings() -> None:
+    rules = RuleLabeler()
+    others = ["Scattered degenerative changes of the spine.", "The aorta is tortuous.", "Cholecystectomy clips."]
+    corpus = [f"The lungs are clear. {other} No pneumothorax." for other in others] + [
+        "Heart size is normal. No effusion.",
+        "Small left effusion. The aorta is tortuous.",
+    ]
+    assert (rules.label(corpus).values[:, -1] == Certainty.POSITIVE).sum() < 4
+    found = variants(corpus, rules, 400, 5)
+    turned = found[:100]
+    values = rules.label(turned).values
+    assert (values[:50, -1] == Certainty.POSITIVE).all()
+    assert (values[50:, -1] == Certainty.ABSENT).all()
+    assert not (values[:, :-1] == Certainty.POSITIVE).any()  # nothing else about them is changed
+    assert {"The lungs are clear. No pneumothorax."} == set(turned[:50])
+    assert len(set(turned[50:])) > 6
+    assert all("tortuous" in t or "degenerative" in t for t in turned[50:])
+    assert set(rules.label(found[100:]).values[:, PAPER13.index("Pleural Effusion")].tolist()) >= {0, 1}
