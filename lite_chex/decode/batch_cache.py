@@ -53,7 +53,7 @@ class BatchCache:
         ``predict`` (places in the chunk)."""
         import torch
 
-        from lite_chex.decode.block_cache import block_mask
+        from lite_chex.decode.block_cache import additive, block_mask
 
         device = self.backbone.device
         lengths = torch.tensor([len(c) for c in chunks])
@@ -65,7 +65,9 @@ class BatchCache:
         ids = torch.tensor([[*c, *[pad] * (width - len(c))] for c in chunks])
         self.start = self.valid.shape[1]
         self.valid = torch.cat([self.valid, torch.arange(width)[None] < lengths[:, None]], dim=1)
-        mask = block_mask(self.valid, self.start) if self.blocks else self.valid.long()
+        mask = self.valid.long()
+        if self.blocks:
+            mask = additive(block_mask(self.valid, self.start), self.backbone.causal.dtype)
         position_ids = self.position[:, None] + torch.arange(width)[None]
         output = self.backbone.trunk(
             input_ids=ids.to(device),

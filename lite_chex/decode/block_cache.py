@@ -40,3 +40,9 @@ def block_mask(valid: torch.Tensor, start: int) -> torch.Tensor:
     key = torch.arange(slots + -slots % BLOCK)
     causal = key[None] <= torch.arange(start, slots)[:, None]
     return functional.pad(valid, (0, -slots % BLOCK))[:, None, None] & causal
+
+
+def additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A bool mask as attention adds it, 0 or minus infinity. Given a bool mask, every layer makes its own of these,
+    and keeps it for the backward pass; the bits of the result are the same."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, float("-inf"))

@@ -17,7 +17,7 @@ from lite_chex.findings import LabelArray
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from transformers import PreTrainedModel
 
     from lite_chex.decode.template import AnswerTemplate
 
@@ -97,10 +97,15 @@ def pack(
     return PackedBatch(*(t.to(device) for t in (input_ids, position_ids, mask.unsqueeze(1), *tensors)))
 
 
-def hidden_states(trunk: nn.Module, batch: PackedBatch) -> torch.Tensor:
+def hidden_states(trunk: PreTrainedModel, batch: PackedBatch) -> torch.Tensor:
     """Last hidden states ``[R, L, hidden]`` of a packed batch."""
+    from lite_chex.decode.block_cache import additive
+
     output = trunk(
-        input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.mask, use_cache=False
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        attention_mask=additive(batch.mask, trunk.dtype),
+        use_cache=False,
     )
     return output.last_hidden_state
 

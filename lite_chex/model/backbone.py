@@ -12,7 +12,6 @@ from lite_chex.model.hardware import choose_dtype
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lite_chex.recipe import ModelSection
@@ -37,7 +36,7 @@ class Backbone:
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     @property
-    def trunk(self) -> nn.Module:
+    def trunk(self) -> PreTrainedModel:
         """The decoder without its head: token ids -> hidden states."""
         base = self.causal
         return getattr(base, base.base_model_prefix)

@@ -105,9 +105,8 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            hidden = backbone.trunk(
-                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-            ).last_hidden_state[:, :-1]
+            # Padding stands on the right, where causal attention never looks: without a mask its kernel is faster.
+            hidden = backbone.trunk(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state[:, :-1]
             weights = inputs["weights"][:, 1:]
             target = weights > 0
             logits = backbone.causal.get_output_embeddings()(hidden[target])
@@ -218,10 +217,7 @@ class _Collator:
         def filled(key: str, fill: float) -> list[list[float]]:
             return [[*r[key], *[fill] * (width - len(r[key]))] for r in rows]
 
-        ids = torch.tensor(filled("input_ids", self.pad_id), dtype=torch.long)
-        lengths = torch.tensor([len(r["input_ids"]) for r in rows])
         return {
-            "input_ids": ids,
-            "attention_mask": (torch.arange(width)[None] < lengths[:, None]).long(),
+            "input_ids": torch.tensor(filled("input_ids", self.pad_id), dtype=torch.long),
             "weights": torch.tensor(filled("weights", 0.0), dtype=torch.float32),
         }

@@ -194,6 +194,25 @@ def test_packed_gradients_equal_separate_passes(world: World) -> None:
     assert (together - apart).norm() < 1e-5 * apart.norm()
 
 
+def test_attention_masks_that_cost_less_change_nothing(world: World) -> None:
+    """SFT and DPO give no mask (padding stands on the right), packed passes one that is added."""
+    pad, trunk = world.backbone.tokenizer.pad_token_id, world.backbone.trunk
+    rows = world.prompt.prompt_ids(world.texts(3, 12))
+    width = max(map(len, rows)) + 5
+    with torch.no_grad():
+        ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
+        padded = trunk(input_ids=ids, use_cache=False).last_hidden_state
+        for row, hidden in zip(rows, padded):
+            alone = trunk(input_ids=torch.tensor([row]), use_cache=False).last_hidden_state[0]
+            torch.testing.assert_close(hidden[: len(row)], alone, atol=2e-5, rtol=0)
+        answers = random_labels(np.random.default_rng(9), 6).reshape(3, 2, 13)
+        batch = packed.pack(rows, list(answers), world.template, pad)
+        given = trunk(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.mask, use_cache=False
+        ).last_hidden_state
+        assert torch.equal(packed.hidden_states(trunk, batch), given)
+
+
 def test_beams_against_exhaustive_search(tiny_base: Path) -> None:
     small = World(tiny_base, FindingSet("small", ("Edema", "Fracture", "No Finding")))
     texts = small.texts(12, 10)

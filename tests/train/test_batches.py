@@ -58,5 +58,4 @@ def test_batches_have_few_widths() -> None:
     other = dpo._Collator(9)([pair | {"chosen_mask": [1] * 30, "rejected_mask": [1] * 17}])
     for batch in (one, other):
         assert {tuple(tensor.shape) for tensor in batch.values()} == {(2, 64)}
-        assert batch["attention_mask"].sum(1).tolist() == [33, 20]
         assert (batch["input_ids"] == 9).sum(1).tolist() == [31, 44]
