@@ -74,7 +74,7 @@ def variants(texts: Sequence[str], rules: RuleLabeler, count: int, seed: int) ->
 
 def _turned(texts: Sequence[str], rules: RuleLabeler, count: int, rng: np.random.Generator) -> list[str]:
     """Reports that turn their No Finding: half lose all their sentences on abnormalities outside the findings, half
-    are normal and gain one of the corpus."""
+    are normal and gain one of the corpus. Each still speaks of a finding."""
     gained: dict[str, None] = {}
     normal, lost = [], []
     for text in texts:
@@ -83,7 +83,7 @@ def _turned(texts: Sequence[str], rules: RuleLabeler, count: int, rng: np.random
         named = {m.sentence for m in mentions if m.finding != NO_FINDING}
         gained.update(dict.fromkeys(text[start:end] for start, end in places if (start, end) not in named))
         rest = _replaced(text, places)
-        if rules.label([rest]).values[0, -1] == Certainty.POSITIVE:
+        if named - set(places) and rules.label([rest]).values[0, -1] == Certainty.POSITIVE:
             normal.append(rest)
             if places:
                 lost.append(rest)

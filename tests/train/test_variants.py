@@ -53,6 +53,7 @@ def test_a_quarter_turn_no_finding_by_what_is_abnormal_outside_the_findings() ->
     corpus = [f"The lungs are clear. {other} No pneumothorax." for other in others] + [
         "Heart size is normal. No effusion.",
         "Small left effusion. The aorta is tortuous.",
+        "The aorta is tortuous. 1.",  # nothing is left to say
     ]
     assert (rules.label(corpus).values[:, -1] == Certainty.POSITIVE).sum() < 4
     found = variants(corpus, rules, 400, 5)
