@@ -65,13 +65,11 @@ class BatchCache:
         ids = torch.tensor([[*c, *[pad] * (width - len(c))] for c in chunks])
         self.start = self.valid.shape[1]
         self.valid = torch.cat([self.valid, torch.arange(width)[None] < lengths[:, None]], dim=1)
-        mask = self.valid.long()
-        if self.blocks:
-            mask = additive(block_mask(self.valid, self.start), self.backbone.causal.dtype)
+        mask = (block_mask(self.valid, self.start) if self.blocks else self.valid.long()).to(device)
         position_ids = self.position[:, None] + torch.arange(width)[None]
         output = self.backbone.trunk(
             input_ids=ids.to(device),
-            attention_mask=mask.to(device),
+            attention_mask=additive(mask, self.backbone.causal.dtype) if self.blocks else mask,
             position_ids=position_ids.to(device),
             past_key_values=self.cache,
             use_cache=True,
