@@ -93,7 +93,9 @@ class SFTSection(Trained):
         "answer", description="Every answer token (eq. 1; exportable), or the decision tokens alone (learns faster)"
     )
     start_from: str | None = Field(
-        None, description="Folder of an adapter to go on from (another run's sft); unset: a new adapter"
+        None,
+        description="Folder of an adapter to go on from (another run's sft); unset: a new adapter. What that run "
+        "trained on is not held out",
     )
     decision_weight: float = Field(4.0, gt=0, description="Weight of a decision token against another answer token")
     balance: float = Field(
@@ -102,7 +104,7 @@ class SFTSection(Trained):
     variants: float = Field(
         0.0,
         ge=0,
-        description="Made-up reports per training report: one sentence about another finding, every finding x "
+        description="Made-up reports per training report: one to four sentences about other findings, every finding x "
         "certainty as often, a quarter turned in No Finding; labelled by the rules",
     )
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="Of the training reports, for early stopping")

@@ -7,6 +7,7 @@ are dealt out, so templated normal reports and a patient's follow-ups never leak
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,6 +22,11 @@ _NOT_WORD = re.compile(r"[\W_]+")
 def normalised_text(text: str) -> str:
     """A report's text without case, punctuation, masks of underscores and line breaks."""
     return _NOT_WORD.sub(" ", text.casefold()).strip()
+
+
+def text_digest(text: str) -> str:
+    """What stands for a report where its text must not: the beginning of its normalised text's SHA-256, 16 digits."""
+    return hashlib.sha256(normalised_text(text).encode()).hexdigest()[:16]
 
 
 def connected_groups(reports: Sequence[Report]) -> list[list[int]]:

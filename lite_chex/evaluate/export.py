@@ -217,7 +217,7 @@ def _latex_head(table: Table) -> list[str]:
 def latex_table(table: Table) -> str:
     r"""A booktabs table (``\usepackage{booktabs,xcolor}``): best in bold, small counts grey."""
     aligns = ["r" if h == "n" else "l" for h in table.lead]
-    aligns += [{"result": "l", "which": r"p{8cm}"}.get(h, "r") for h in table.columns]
+    aligns += [{"better": "l", "which": r"p{8cm}"}.get(h, "r") for h in table.columns]
     caption = latex_escape(f"{table.title}. {' '.join(table.caption)}").replace(f"{BEST} best", "Bold: best")
     lines = [r"\begin{table}", r"\centering\small", rf"\caption{{{caption}}}", rf"\label{{tab:{table.key}}}"]
     lines += [rf"\begin{{tabular}}{{{''.join(aligns)}}}", r"\toprule", *_latex_head(table), r"\midrule"]

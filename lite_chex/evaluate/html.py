@@ -35,7 +35,7 @@ figure svg { max-width: 100%; height: auto; }
 """
 
 
-_WORDS = ("result", "which")
+_WORDS = ("better", "which")
 """Columns of text: aligned to the left, free to wrap."""
 
 

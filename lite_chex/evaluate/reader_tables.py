@@ -53,14 +53,14 @@ def _single(study: ReaderStudy, basis: str) -> Table:
 def _differences(study: ReaderStudy, basis: str) -> Table:
     rows = []
     for d in study.differences:
-        verdict = f"{d.b if d.delta < 0 else d.a} better" if d.resolved else "not resolved"
+        verdict = (d.b if d.delta < 0 else d.a) if d.resolved else "not resolved"
         figures = (Cell(signed(d.delta)), Cell(span(d.low, d.high)), Cell(number(d.p)))
         rows.append([Cell(f"{d.b} {MINUS} {d.a}"), *figures, Cell(verdict)])
     caption = [
         basis,
         "Difference in errors per report, paired on the same reports; not resolved: the interval holds zero.",
     ]
-    columns = ["\u0394", "95% interval", "p", "result"]
+    columns = ["\u0394", "95% interval", "p", "better"]
     title = "Reader study, differences"
     return Table("readers_differences", title, caption, ["difference"], columns, rows, splittable=False)
 

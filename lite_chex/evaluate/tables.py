@@ -247,7 +247,7 @@ def error_table(evaluation: Evaluation) -> Table:
 
 
 def _verdict(resolved: bool, better: str) -> str:
-    return f"{better} better" if resolved else "not resolved"
+    return better if resolved else "not resolved"
 
 
 def comparison_tables(evaluation: Evaluation) -> list[Table]:
@@ -259,7 +259,7 @@ def comparison_tables(evaluation: Evaluation) -> list[Table]:
         pair = Cell(f"{c.b} {MINUS} {c.a}")
         verdict = _verdict(c.resolved, c.b if (c.delta or 0) > 0 else c.a)
         if c.resolved and c.p_holm is not None and c.p_holm > 0.05:
-            verdict += ", not after Holm"
+            verdict = f"({verdict})"
         scores.append(
             [
                 pair,
@@ -278,10 +278,10 @@ def comparison_tables(evaluation: Evaluation) -> list[Table]:
         f"p two-sided (never below {number(smallest)} with {evaluation.bootstrap:,} resamples), Holm over the "
         f"{len(scores)} comparison{'s' if len(scores) > 1 else ''}. MDE: minimum detectable effect, the smallest true "
         "difference that this test set shows with 80% power, (1.96 + 0.84) x the bootstrap standard error. "
-        "Not resolved: the interval holds zero."
+        "Not resolved: the interval holds zero; in brackets: p above .05 after Holm."
     )
     lead = ["difference"]
-    columns = ["Δ", "95% interval", "p", "Holm", "MDE", "result"]
+    columns = ["Δ", "95% interval", "p", "Holm", "MDE", "better"]
     return [
         Table(
             "comparisons",
@@ -297,7 +297,7 @@ def comparison_tables(evaluation: Evaluation) -> list[Table]:
             "Paired comparisons: errors per report (lower is better)",
             [basis(evaluation), "Far less noisy than macro F1, which hangs on rare cells."],
             lead,
-            ["Δ", "95% interval", "result"],
+            ["Δ", "95% interval", "better"],
             errors,
             splittable=False,
         ),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lite_chex.data.files import atomic_path
 from lite_chex.data.records import Report
-from lite_chex.data.splits import split_reports
+from lite_chex.data.splits import connected_groups, split_reports, text_digest
 from lite_chex.decode.packed import padded
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lite_chex.recipe import Recipe
+
+TRAINED_ON = "trained_on.txt"
+"""Digests of all report texts that an SFT adapter has seen, also before ``sft.start_from``: none is held out later."""
 
 
 def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold: bool = False) -> Path:
@@ -59,7 +64,9 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
             raise UserError("data.preference: SFT on gold needs a source with gold")
     else:
         weak = merge(load_split(recipe, "train"), "train")
-        parts, held_out = _split(weak, section.validation_fraction, recipe.seed)
+        seen = _trained_on(start)
+        parts, held_out = _split(weak, section.validation_fraction, recipe.seed, seen)
+        seen |= {text_digest(text) for text in parts[0].texts}
         if section.variants:
             parts.append(_variants(parts[0], section.variants, recipe))
     check_base(recipe.model)
@@ -93,6 +100,9 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         highlight=False,
     )
     stage.begin(resume, parents(recipe, stage.name) if on_gold else None)
+    if not on_gold:
+        with atomic_path(stage.dir / TRAINED_ON) as temporary:
+            temporary.write_text("".join(f"{digest}\n" for digest in sorted(seen)), encoding="utf-8")
 
     rows = _rows(setup, train.subset(balanced_rows(train.labels, section.balance, recipe.seed)))
 
@@ -160,12 +170,32 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
     return stage.dir
 
 
-def _split(examples: Examples, fraction: float, seed: int) -> tuple[list[Examples], list[Examples]]:
-    """Hold out a fraction by patient and text."""
-    parts = split_reports(examples.reports, {"train": 1 - fraction, "held_out": fraction}, seed)
-    if not parts["held_out"] or not parts["train"]:
+def _trained_on(start: Path | None) -> set[str]:
+    """Digests of the reports that an adapter has seen; none where its folder does not say."""
+    path = start / TRAINED_ON if start else None
+    return set(path.read_text(encoding="utf-8").split()) if path and path.is_file() else set()
+
+
+def _split(
+    examples: Examples, fraction: float, seed: int, seen: Collection[str]
+) -> tuple[list[Examples], list[Examples]]:
+    """Hold out a fraction by patient and text, of what no earlier training has ``seen``."""
+    digests = [text_digest(report.text) for report in examples.reports]
+    groups = connected_groups(examples.reports)
+    fresh = sorted(i for group in groups if not any(digests[i] in seen for i in group) for i in group)
+    if not fresh:
+        raise UserError(
+            "data.train: every report was in the training that sft.start_from goes on from, so none can be held out"
+        )
+    share = fraction / (len(fresh) / len(examples))
+    held_out = fresh
+    if share < 1:
+        split = split_reports([examples.reports[i] for i in fresh], {"train": 1 - share, "held_out": share}, seed)
+        held_out = [fresh[i] for i in split["held_out"]]
+    train = sorted(set(range(len(examples))) - set(held_out))
+    if not train:
         raise UserError("data.train: too few reports to hold some out for validation")
-    return [examples.subset(parts["train"])], [examples.subset(parts["held_out"])]
+    return [examples.subset(train)], [examples.subset(held_out)]
 
 
 def _variants(examples: Examples, share: float, recipe: Recipe) -> Examples:

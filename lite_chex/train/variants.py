@@ -1,4 +1,4 @@
-"""Variants of training reports for the labels that hardly occur: one sentence about another finding.
+"""Variants of training reports for the labels that hardly occur: sentences about other findings.
 
 Most cells (finding x certainty) of a corpus are rare: a thousand reports hold two doubtful fractures. Drawing
 those two more often teaches two sentences. But doubt, denial and assertion are worded alike for every finding, so
@@ -24,6 +24,7 @@ from lite_chex.labelers.rules import Mention, RuleLabeler
 
 _MENTIONED = (Certainty.POSITIVE, Certainty.NEGATIVE, Certainty.UNCERTAIN)
 _TRIES = 8
+_MOST_EXCHANGES = 4
 _NO_FINDING_SHARE = 0.25
 _VERB = re.compile(r"\b(?:is|are|was|were|has|have|appears?|remains?)\b", re.I)
 
@@ -37,13 +38,13 @@ class _Frame:
 
 
 def variants(texts: Sequence[str], rules: RuleLabeler, count: int, seed: int) -> list[str]:
-    """Up to ``count`` reports, each one of ``texts`` with one sentence exchanged, added or left out.
+    """Up to ``count`` reports, each one of ``texts`` with sentences exchanged, added or left out.
 
-    A quarter turn No Finding, as far as the corpus allows. Else the cells are served in turn. A cell's sentence is
-    one of the corpus of that certainty, whatever its finding, with a phrase of the cell's finding; every sentence
-    and every phrase of the corpus is as likely as any other, however often it occurs. A report's own sentences on
-    that finding give way to it. A variant that the rules do not read as the cell is drawn again, and after 8 draws
-    left out.
+    A quarter turn No Finding, as far as the corpus allows. Each other report takes one to four sentences, for cells
+    that are served in turn, in an order drawn anew every round. A cell's sentence is one of the corpus of that
+    certainty, whatever its finding, with a phrase of the cell's finding; every sentence and every phrase of the
+    corpus is as likely as any other, however often it occurs. A report's own sentences on that finding give way to
+    it. A sentence that the rules do not read as the cell is drawn again, and after 8 draws left out.
     """
     rng = np.random.default_rng([seed, 78])
     found = _turned(texts, rules, round(_NO_FINDING_SHARE * count), rng) if rules.findings.has_no_finding else []
@@ -58,17 +59,23 @@ def variants(texts: Sequence[str], rules: RuleLabeler, count: int, seed: int) ->
     choices = {key: list(found) for key, found in frames.items()}
     words = {name: list(found) for name, found in phrases.items()}
     cells = [(name, c) for name in rules.findings.names if name in words for c in _MENTIONED if choices.get(c)]
-    for i in range(count - len(found) if cells else 0):
-        finding, certainty = cells[i % len(cells)]
-        for _ in range(_TRIES):
-            frame = choices[certainty][rng.integers(len(choices[certainty]))]
-            phrase = words[finding][rng.integers(len(words[finding]))]
-            host = int(rng.integers(len(texts)))
-            sentence = f"{frame.before}{phrase if frame.before else phrase.capitalize()}{frame.after}"
-            text = _placed(texts[host], [m for m in read[host] if m.finding == finding], sentence, rng)
-            if rules.label([text]).values[0, rules.findings.index(finding)] == certainty:
-                found.append(text)
-                break
+    turn: list[int] = []
+    for _ in range(count - len(found) if cells else 0):
+        text, exchanged = texts[rng.integers(len(texts))], False
+        for _ in range(rng.integers(1, _MOST_EXCHANGES + 1)):
+            turn = turn or rng.permutation(len(cells)).tolist()
+            finding, certainty = cells[turn.pop()]
+            own = [m for m in rules.explain(text) if m.finding == finding]
+            for _ in range(_TRIES):
+                frame = choices[certainty][rng.integers(len(choices[certainty]))]
+                phrase = words[finding][rng.integers(len(words[finding]))]
+                sentence = f"{frame.before}{phrase if frame.before else phrase.capitalize()}{frame.after}"
+                candidate = _placed(text, own, sentence, rng)
+                if rules.label([candidate]).values[0, rules.findings.index(finding)] == certainty:
+                    text, exchanged = candidate, True
+                    break
+        if exchanged:
+            found.append(text)
     return found
 
 

@@ -16,19 +16,20 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from lite_chex.data.splits import text_digest
 from lite_chex.decode import packed
 from lite_chex.errors import UserError
 from lite_chex.model.adapters import read_score, role
 from lite_chex.model.backbone import keep_gradients
 from lite_chex.recipe import Recipe
 from lite_chex.train.dpo import train_dpo
-from lite_chex.train.examples import validation_gold
+from lite_chex.train.examples import load_split, validation_gold
 from lite_chex.train.ppo_loop import train_ppo
 from lite_chex.train.preferences import PAIRS_FILE, make_preferences
 from lite_chex.train.reward import reading, train_rm
 from lite_chex.train.roles import Roles
 from lite_chex.train.run import FINISHED, Stage, read_metrics
-from lite_chex.train.sft import train_sft
+from lite_chex.train.sft import TRAINED_ON, train_sft
 from lite_chex.train.stages import evaluate_run
 from tests.conftest import make_recipe
 
@@ -195,6 +196,29 @@ def test_sft_goes_on_from_another_runs_adapter(trained: Recipe, tiny_base: Path,
     recipe.sft.start_from = str(tmp_path)
     with pytest.raises(UserError, match="no adapter there"):
         train_sft(recipe, QUIET)
+
+
+def test_going_on_holds_out_nothing_that_the_earlier_training_saw(
+    trained: Recipe, tiny_base: Path, tmp_path: Path
+) -> None:
+    def go_on(name: str, start: Path, *more: str) -> tuple[Path, str]:
+        console = Console(record=True, width=200, file=io.StringIO())
+        options = [f"sft.start_from={start}", "sft.validation_fraction=0.4", "sft.max_steps=1", *more]
+        folder = train_sft(make_recipe(tiny_base, tmp_path / name, *options), console)
+        return folder, console.export_text()
+
+    first = Stage(trained, "sft").dir
+    seen = set((first / TRAINED_ON).read_text().split())
+    assert len(seen) == 29
+    second, said = go_on("same", first)
+    assert "29 reports with weak labels (rules), 1 held out" in said  # not 18 and 12
+    assert set((second / TRAINED_ON).read_text().split()) == seen
+    third, said = go_on("more", first, "data.train.0.limit=50")
+    assert "30 reports with weak labels (rules), 20 held out" in said
+    assert len(set((third / TRAINED_ON).read_text().split()) - seen) == 1
+    (second / TRAINED_ON).write_text("\n".join(map(text_digest, load_split(trained, "train")[0].texts)))
+    with pytest.raises(UserError, match=r"every report was in the training that sft\.start_from goes on from"):
+        go_on("none", second)
 
 
 def test_variants_join_the_training_reports_and_not_the_held_out(tiny_base: Path, tmp_path: Path) -> None:

@@ -28,12 +28,15 @@ def test_rare_cells_become_as_frequent_as_the_others() -> None:
         assert (labels[:, PAPER13.index(name)] == Certainty.ABSENT).all()
 
 
-def test_a_variant_is_a_report_with_one_sentence_of_its_own() -> None:
+def test_a_variant_is_a_report_with_up_to_four_sentences_of_its_own() -> None:
     rules = RuleLabeler()
-    sentences = {s for text in CORPUS for s in text.replace(";", ".").split(". ")}
-    for text in variants(CORPUS, rules, 60, 2):
-        new = [s for s in text.replace(";", ".").split(". ") if s.rstrip(".") not in {t.rstrip(".") for t in sentences}]
-        assert len(new) <= 1, text
+    sentences = {s.rstrip(".") for text in CORPUS for s in text.replace(";", ".").split(". ")}
+    new = [
+        sum(s.rstrip(".") not in sentences for s in t.replace(";", ".").split(". "))
+        for t in variants(CORPUS, rules, 200, 2)
+    ]
+    assert max(new) <= 4
+    assert {0, 1, 2, 3} < set(new)
 
 
 def test_the_same_seed_gives_the_same_and_a_users_findings_take_part() -> None:
