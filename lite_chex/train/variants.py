@@ -61,7 +61,7 @@ def variants(texts: Sequence[str], rules: RuleLabeler, count: int, seed: int) ->
     cells = [(name, c) for name in rules.findings.names if name in words for c in _MENTIONED if choices.get(c)]
     turn: list[int] = []
     for _ in range(count - len(found) if cells else 0):
-        text, exchanged = texts[rng.integers(len(texts))], False
+        text, exchanged = texts[int(rng.integers(len(texts)))], False
         for _ in range(rng.integers(1, _MOST_EXCHANGES + 1)):
             turn = turn or rng.permutation(len(cells)).tolist()
             finding, certainty = cells[turn.pop()]
