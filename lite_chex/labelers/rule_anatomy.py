@@ -24,7 +24,7 @@ _ATTRIBUTE_GAP = re.compile(
 _STATES_JOINED = re.compile(r"^\s*(?:and|but|to|or|/)?\s*$")
 _STATE_GAP = re.compile(
     r"^[\s,]*(?:(?:and|to|but|in|size|mildly|slightly|moderately|grossly|otherwise|again|remains|at|the|upper|"
-    r"for|or|borderline)\s*)*$"
+    r"likely|probably|for|or|borderline)\s*)*$"
 )
 _INFLATED = re.compile(r"^[a-z\s]*\b(?:inflated|expanded|aerated) and (?:grossly )?$")
 _PLEURA_FREE = re.compile(
@@ -123,7 +123,9 @@ def _run(clause: Clause, at: int) -> list[int]:
             if other.kind is Kind.STATE:
                 run.append(following)
             continue
-        if other.kind in (Kind.LINK, Kind.UNCERTAIN, Kind.NEGATION):
+        if other.kind in (Kind.LINK, Kind.UNCERTAIN, Kind.NEGATION) or clause.text.startswith("but", other.start):
+            continue
+        if other.kind is Kind.MENTION and _also_state(clause, following):
             continue
         if other.kind is not Kind.STATE or not _STATE_GAP.match(clause.text[end : other.start]):
             break

@@ -13,6 +13,7 @@ SUBJECTS: Mapping[str, Sequence[str]] = {
         r"heart(?:'s)?(?: and cardiac)?(?: silhouette| size| shadow| contours?| xxx\w*)?(?: size)?",
         r"cardiac(?: and pericardial)?(?: silhouettes?| sizes?| shadow| contours?| outline|"
         r" structures)?(?: size| contours?)?",
+        r"cardio ?thoracic ratio",
         r"cardiovascular (?:silhouette|structures|contours?)",
     ),
     "mediastinum": (
@@ -64,7 +65,7 @@ SUBJECTS: Mapping[str, Sequence[str]] = {
         r"ventric\w+",
         r"abdomen",
         r"bowel",
-        r"mediastinal lymph\w*",
+        r"mediastinal lymph(?: nodes?)?",
         r"azygos\w*",
     ),
 }
@@ -91,8 +92,9 @@ STATES: Mapping[str, Sequence[str]] = {
         r"large",
         r"prominen(?:t|ce)",
         r"widen(?:ed|ing)",
-        r"wide",
+        r"wider?",
         r"full",
+        r"(?:slightly |mildly |just )?above (?:the )?(?:upper )?(?:normal(?: limits?)?|limits? of normal)",
         r"dilated",
         r"megaly",
     ),
@@ -101,19 +103,23 @@ STATES: Mapping[str, Sequence[str]] = {
         r"upper (?:limits? )?(?:of )?normal (?:to|or) (?:mildly |slightly |minimally |borderline )*enlarged",
         r"normal (?:to|or) (?:mildly |slightly |minimally |borderline )*(?:enlarged|increased|prominent)",
     ),
-    "clear": (r"clear\w*", r"aerated", r"free of (?:active |acute )?(?:disease|infiltrat\w+)"),
+    "clear": (r"clear\w*", r"aerated", r"free of (?:active |acute )?disease"),
     "same": (r"stable", r"unchanged", r"similar", r"obscured", r"shifted"),
 }
 
 NEGATION: Sequence[str] = (
-    r"unlikely to (?:be|represent|reflect)",
+    r"(?:(?:is|are|seems?|appears?|thought|felt) (?:\w+ )?)?unlikely to (?:be|represent|reflect)",
     r"no",
     r"not",
-    r"non",
+    r"no longer seen (?:is|are)",
+    r"nothing to (?:suggest|indicate)",
+    r"nothing suggest(?:ing|ive of)",
     r"without",
+    r"w/o",
     r"den(?:y|ies)",
-    r"negative for",
+    r"neg(?:ative)? for",
     r"free (?:of|from)",
+    r"free of (?:active |acute )?disease",
     r"clear of",
     r"devoid of",
     r"absen(?:t|ce of)",
@@ -121,6 +127,7 @@ NEGATION: Sequence[str] = (
     r"never",
     r"neither",
     r"nor",
+    r"nor (?:is|are|was|were) there",
     r"rather than",
     r"(?:resolution|clearing|clearance|disappearance) of",
     r"resolved",
@@ -134,11 +141,12 @@ NEGATION: Sequence[str] = (
 )
 REMOVAL: Sequence[str] = (r"remov(?:al|ed)(?: of)?", r"explant\w+", r"extubat\w+")
 NEGATION_AFTER: Sequence[str] = (
-    r"(?:is |are |was |were |has been |have been )?(?:not|no longer) (?:(?!well|optimally|fully|"
+    r"(?:is |are |was |were |has been |have been )?(?:not|no longer) (?:(?!well|optimally|previously|fully|"
     r"completely)\w+ )?(?:seen|identified|present|evident|visuali[sz]ed|"
     r"appreciated|demonstrated|noted|found|detected|observed|visible|apparent|shown|suggested|suspected|definit\w+)",
     r"(?:is|are) (?:absent|negative)",
-    r"(?:has|have) (?:(?!not|near|almost|partial|incomplete)\w+ )?(?:resolved|cleared|disappeared)",
+    r"(?:has|have) (?:(?:now|since|completely|fully|entirely|also|subsequently|both|all|again|apparently) )?"
+    r"(?:resolved|cleared|disappeared)",
     r"(?:is|are) (?:now )?(?:resolved|cleared|gone)",
     r"resolved",
     r"cleared",
@@ -157,7 +165,7 @@ UNCERTAIN: Sequence[str] = (
     r"possibility of",
     r"possibilities include",
     r"probabl[ey]",
-    r"likely",
+    r"(?:(?:less|more|most) )?likely",
     r"suspect\w*",
     r"suspicio(?:us|n) (?:for|of)",
     r"(?:concern(?:ing)?|worrisome|worry) (?:for|of|about)",
@@ -169,8 +177,11 @@ UNCERTAIN: Sequence[str] = (
     r"(?:primary |diagnostic )?considerations? (?:include|are|would)?",
     r"equivocal",
     r"borderline",
-    r"(?:cannot|can not|can't|could not|not|unable to|difficult to) (?:\w+ )?(?:be )?(?:exclude|rule out)",
+    r"(?:cannot|can not|can't|could not|not|unable to|difficult to|hard to|impossible to) (?:\w+ )?(?:be )?"
+    r"(?:exclude|rule out|r/o)",
     r"perhaps",
+    r"\?",
+    r"if (?:any|present)",
     r"presum\w+",
     r"favor(?:ed|s|ing)?",
     r"felt to (?:be|represent)",
@@ -187,13 +198,18 @@ UNCERTAIN_AFTER: Sequence[str] = (
     r"(?:is|are|was) not (?:\w+ )?(?:excluded|ruled out)",
     r"not (?:entirely |completely |definitely )?(?:excluded|ruled out)",
     r"(?:should|must|needs? to) be (?:excluded|considered|ruled out)",
-    r"difficult to exclude",
+    r"(?:would be |is |are )?(?:difficult|hard|impossible) to (?:completely |entirely )?(?:exclude|rule out)",
     r"(?:is|are|would be|remains?) (?:also |still |most )?(?:possible|likely|probable|suspected|questioned|"
     r"questionable|"
     r"considered|favou?red|equivocal)",
     r"(?:is|are|would be|remains?) (?:also )?a (?:possibility|consideration|concern)",
     r"(?:may|might|could) (?:also )?be (?:present|seen|considered)",
     r"not excluded",
+    r"(?:is |are |was |were )?(?:felt |considered |thought |deemed )?(?:to be )?(?:much |also )?less likely",
+    r"(?:is|are) (?:also )?(?:in|on|within|part of) the differential(?: diagnosis)?",
+    r"(?:is|are) (?:also )?(?:presumed|(?:likely|probably|possibly) (?:still )?present)",
+    r"(?:may|might|could) (?:also )?(?:have|give) (?:the|a|an) (?:same|similar|identical) appearance",
+    r"if (?:any|present|still present)(?: at all)?",
     r"in the (?:appropriate|proper|right|correct)(?: \w+)? (?:setting|context)",
 )
 IGNORE: Sequence[str] = (
@@ -206,8 +222,12 @@ IGNORE: Sequence[str] = (
     r"r/o",
     r"if (?:there|the|patient|clinical\w*|concern|suspicion|suspected|symptom\w*|continued|needed|indicated|"
     r"warranted|persistent)\w*",
+    r"if (?:\w+ ){1,4}?(?:is|are|were|remains?) (?:\w+ )?(?:suspected|a concern|of concern|considered)",
     r"recommend\w*",
-    r"may be (?:missed|occult|masked|obscured|overlooked)",
+    r"(?:to|and) (?:document|ensure|confirm|demonstrate) (?:interval |complete )*(?:resolution|clearing|clearance)"
+    r"(?: of)?",
+    r"(?:may|can|could|might) (?:still )?be (?:\w+ )?(?:missed|occult|masked|obscured|overlooked|inapparent|"
+    r"difficult to (?:detect|see|appreciate|identify))",
     r"may not be (?:demonstrated|visible|visualized|apparent|seen|detected)",
     r"please note",
     r"(?:could|may|might|can) (?:obscure|hide|mask|simulate|mimic)",
@@ -215,17 +235,21 @@ IGNORE: Sequence[str] = (
 )
 PSEUDO: Sequence[str] = (
     r"no (?:definite |appreciable )?(?:significant |substantial |interval |relevant |appreciable |major |"
-    r"apparent )*(?:change|increase|decrease|"
+    r"apparent |gross |obvious |definite |other |much |overall |further |marked |visible )*(?:change|increase|decrease|"
     r"improvement|progression|worsening|difference)s?",
     r"not (?:only|significantly changed|changed|appreciably changed|well (?:seen|evaluated|visualized)|simply)",
-    r"without (?:significant |interval |appreciable )*(?:change|increase|progression|worsening|improvement)",
-    r"(?:near|nearly|partial|partially|almost|incompletely?|not) (?:complete |completely |fully )?(?:resol\w+|"
-    r"clear\w+)(?: of)?",
+    r"without (?:significant |substantial |interval |appreciable |gross |obvious |definite |much |any )*(?:change|"
+    r"increase|progression|worsening|improvement)",
+    r"(?:near|nearly|partial|partially|almost|incomplete|incompletely|not|some|slight|mild|moderate|marked|"
+    r"substantial|significant|considerable|gradual|continued|ongoing|further|largely|mostly|virtually) (?:interval )?"
+    r"(?:complete |completely |fully )?(?:resol\w+|clear\w+)(?: of)?",
+    r"(?:is |are |was |were )?not (?:\w+ )?(?:seen|present|identified|evident|visuali[sz]ed|noted|apparent)"
+    r"(?: (?:on|in|at))?(?: (?:the|a|any|most|recent)){0,3} (?:prior|previous|previously|earlier|last|comparison|old)",
+    r"(?:is |are |was |were )?not previously (?:seen|present|identified|evident|visuali[sz]ed|noted|apparent)",
     r"no (?:prior|previous|comparison)\w*",
     r"without (?:prior|previous|comparison|difficulty|contrast)\w*",
     r"in the absence of",
     r"not (?:clear|certain)",
-    r"(?:less|more) likely",
 )
 LINKS: Sequence[str] = (
     r"compatible with",
@@ -256,5 +280,6 @@ TERMINATORS: Sequence[str] = (
     r"status post",
     r"s/p",
     r"given",
+    r"(?:is|are|markedly|somewhat) (?:\w+ )?limited (?:by|due to|secondary to|because of)",
     r"because",
 )

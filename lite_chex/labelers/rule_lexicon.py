@@ -101,7 +101,8 @@ class Lexicon:
                     beginning = beginning[:-1]
                 if len(beginning) < 3 and rest not in ("", " ", "/", "\\") and beginning != "?":
                     raise ValueError(f"a phrase must begin with three letters or a whole word: {source!r}")
-                pattern = re.compile(variant.replace(" ?", r"[\s\-]*").replace(" ", r"[\s\-]+") + r"(?![a-z0-9])")
+                ends = "" if variant == r"\?" else r"(?![a-z0-9])"
+                pattern = re.compile(variant.replace(" ?", r"[\s\-]*").replace(" ", r"[\s\-]+") + ends)
                 self._buckets[beginning[:3]].append((pattern, kind, names))
 
     def scan(self, text: str) -> list[Item]:

@@ -28,11 +28,11 @@ PN, AT, PX, PE, PO, FX, SD = (
 OTHER = "Other abnormality"
 """Not a finding: an abnormality outside the set, which alone forbids No Finding."""
 
-_CALCIFIED = r"calcif\w+ (?:[\w.]+ ){0,4}?(?:nodul\w+|densit\w+|opacit\w+|mass(?:es)?|lesions?|pleura\w*)(?: nodul\w+)?"
+_CALCIFIED = r"calcif\w+ (?:[\w.]+ ){0,4}?(?:nodul\w+|densit\w+|opacit\w+|mass(?:es)?|lesions?)(?: nodul\w+)?"
 
 FINDING_PHRASES: Mapping[str, Sequence[str]] = {
     EC: (
-        r"mediastinal (?:contour )?(?:widening|enlargement|prominence|fullness)",
+        r"(?:(?:superior|upper) )?mediastinal (?:contour )?(?:widening|enlargement|prominence|fullness)",
         r"(?:widen|enlarge|prominen)\w+ (?:of )?(?:the )?(?:superior |"
         r"upper )?(?:cardio ?)?mediast\w+(?: silhouette| contours?)?",
         r"enlarged cardio ?mediast\w+",
@@ -61,6 +61,10 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"scar(?:s|red|ring|rings)?",
         r"fibro(?:sis|tic (?:change|scar|stranding|disease|band|opacit)\w*)",
         r"pulmonary fibrosis",
+        r"(?:lung|pulmonary|bronchovascular|interstitial|perihilar) markings (?:are |appear )(?:\w+ )?"
+        r"(?:increased|prominent|coarse\w*|accentuated)",
+        r"(?:coarse\w*|thickened) (?:pulmonary )?interstitium",
+        r"interstitium (?:is |appears )(?:\w+ )?(?:prominent|coarse\w*|thick\w*)",
         r"haz(?:e|iness)",
         r"ground glass\w*",
     ),
@@ -90,10 +94,15 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"volume overload\w*",
         r"hydrostatic edema",
         r"congested",
+        r"(?:vascular|venous) engorgement",
+        r"engorged",
+        r"(?:pulmonary )?(?:vascular|vessel) indistinctness",
+        r"indistinctness of (?:the )?(?:pulmonary |central )*(?:vascul\w+|vessels?)",
     ),
     CO: (r"consolidat\w+", r"nonconsolidat\w+"),
     PN: (
         r"pneumonias?",
+        r"pna",
         r"pneumonic(?: \w+)?",
         r"pneumonitis",
         r"bronchopneumonia\w*",
@@ -102,13 +111,15 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"tb",
         r"abscess",
     ),
-    AT: (r"atelecta\w+", r"collaps(?:e|ed)"),
+    AT: (r"atelecta\w+", r"atx", r"collaps(?:e|ed)"),
     PX: (r"pneumothora\w+", r"ptx", r"pleural air(?: collections?)?"),
     PE: (
         r"effusions?",
         r"pleural (?:fluid|abnormalit(?:y|ies))",
         r"(?:fluid|fissural fluid) (?:in|within|along|tracking in) the (?:\w+ ){0,2}fissures?",
         r"(?:localized|loculated|layering|fissural) (?:pleural )?fluid",
+        r"fluid (?:is seen |seen |present )?(?:in|within|at) the (?:\w+ ){0,3}(?:costophrenic|sulc)\w*",
+        r"pleural (?:and|or) pericardial effusions?",
         r"hydrothora\w+",
         r"empyema",
         r"hemothora\w+",
@@ -116,6 +127,7 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"pleural fusion",
     ),
     PO: (
+        r"calcified (?:[\w.]+ ){0,3}?pleural (?:plaqu\w*|thicken\w*)",
         r"pleural (?:based )?(?:(?:(?:and|or) )?parenchymal )?(?:thicken\w*|plaqu\w*|fibrosis|scar\w*|"
         r"calcif\w+|mass\w*|nodul\w+|reaction|cap(?:ping)?)",
         r"thicken\w+ (?:of |along )?(?:the )?(?:\w+ ){0,3}?pleura\w*",
@@ -195,6 +207,8 @@ MULTI_PHRASES: Mapping[str, Sequence[str]] = {
 }
 
 NOT_FINDINGS: Sequence[str] = (
+    r"non \w+",
+    r"(?:better|poorly|incompletely|less(?: well)?) aerated",
     r"pericardial effusions?",
     r"joint effusions?",
     r"mass effect",
@@ -209,7 +223,7 @@ NOT_FINDINGS: Sequence[str] = (
     r"(?:respiratory|renal|kidney|liver|hepatic|treatment|hardware) failure",
     r"breast prosthes[ie]s",
     r"breast implants?",
-    r"(?:septal|kerley|fissure) lines?",
+    r"(?:septal|fissure) lines?",
     r"more sensitive (?:in|for) (?:detecti\w+ )?(?:of )?(?:small )?(?:\w+ )?(?:nodules?|fractures?|mass\w*)",
 )
 
@@ -217,6 +231,18 @@ OTHER_PHRASES: Sequence[str] = (
     r"(?:prior|previous|old|remote|healed) (?:\w+ )?(?:infecti|tuberculo|pneumonia)\w*",
     r"(?:lucent|sclerotic|lytic|blastic) (?:\w+ )?(?:lesions?|densit\w+)",
     _CALCIFIED,
+    r"aspirat(?:ion|ed|ing)",
+    r"(?:pulmonary |alveolar )?hemorrhage",
+    r"contusions?",
+    r"redistribution",
+    r"cephali[sz]\w+",
+    r"plethora",
+    r"kerley",
+    r"white ?out",
+    r"height loss",
+    r"loss of (?:\w+ ){0,2}height",
+    r"vertebral (?:body )?collapse",
+    r"collaps(?:e|ed) (?:of (?:the )?)?(?:\w+ ){0,2}(?:vertebra\w*|t\d+|l\d+)",
     r"granuloma\w*",
     r"calcifi\w+",
     r"calcium",

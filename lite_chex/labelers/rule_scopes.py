@@ -22,12 +22,18 @@ _NEW_CLAUSE = re.compile(
 )
 _PRONOUN = re.compile(r"(?:this|these|it|they)\b")
 # ... and a denial also ends where something is plainly described as present ("no effusion, mild atelectasis").
+_AS_IT_IS = "stable|unchanged|mild|mildly|minimal|minimally|moderate|persistent|small|tiny|trace|improved|again|there"
+_IN_A_LIST = r"(?<!\bor)(?<!nor)(?<!and)(?<!the)(?<!\ba)(?<!\bof)(?<!\bin)(?<!even)(?<!any)(?<!with)(?<!large)(?<!\bto)"
 _DESCRIBED = re.compile(
-    r"(?:,|,?\s+and)\s+(?=(?:stable|unchanged|mild|mildly|minimal|minimally|moderate|persistent|small|tiny|trace|"
-    r"improved|again|there)\b)"
+    rf"(?:,|,?\s+and)\s+(?:(?:an?|only|the)\s+)*(?=(?:{_AS_IT_IS})\b)"
+    rf"|{_IN_A_LIST}(?<![,/])\s(?=(?:{_AS_IT_IS})\b)"
+    r"|,?\s+and\s+(?=[^,;]*?\b(?:persists?|remains?|(?:is|are|has|have)\s+(?:(?:now|again|still|also|essentially|"
+    r"slightly|not|overall|been)\s+)*(?:(?:un)?changed|stable|similar|small|moderate|mild|severe|large|minimal|new|"
+    r"increased|decreased|improved|worsened|worse|better|larger|smaller|resolved|cleared|persistent))\b)"
 )
 _LIST_GAP = re.compile(
-    rf"^[\s,/&]*(?:(?:and|or|nor|with|the)\b[\s,/&]*)*(?:(?!(?:{VERB}|of|in|on|at|to|for|no|not|which|that)\b)[a-z]+[\s\-]+){{0,2}}$"
+    rf"^[\s,/&]*(?:(?:and|or|nor|with|the)\b[\s,/&]*)*(?:(?!(?:{VERB}|of|in|on|at|to|for|no|not|without|either|which|that)\b)[a-z]+"
+    r"[\s\-]+){0,2}$"
 )
 _ENDS = re.compile(r"(?<!for)(?<!of)(?<!about)\s*(?:$|[,.;])")
 _MASKED = re.compile(
@@ -57,7 +63,8 @@ class Statement:
     """One finding in one sentence: where its phrase stands, what is said, and the cue that decided it.
 
     word: the beginning of the phrase; "" where the state of an organ implies the finding.
-    side: "left" or "right" where the sentence names just one. large: True where only a large one is spoken of.
+    side: "left" or "right" where the sentence names just one.
+    partial: True where only some are spoken of (large, new, displaced).
     """
 
     finding: str
@@ -67,7 +74,7 @@ class Statement:
     cue: tuple[int, int] | None = None
     word: str = ""
     side: str = ""
-    large: bool = False
+    partial: bool = False
 
     def moved(self, place: Callable[[int], int]) -> Statement:
         """The same statement at the places that a mended text's characters really have."""
@@ -121,6 +128,7 @@ class Clause:
         """The certainty of the mention at index, and the deciding cue; None where it is no mention at all."""
         item = self.items[index]
         doubt: Item | None = None
+        unchanged = False
         for other in reversed(self.items[:index]):
             if other.start >= item.start:
                 continue
@@ -132,6 +140,7 @@ class Clause:
                     break
                 return None
             if kind is Kind.PSEUDO:
+                unchanged = "chang" in self.text[other.start : other.end]  # "no change in the opacities or effusion"
                 break
             if kind is Kind.NEGATION and self.cut(other.start, item.start, denial=True):
                 break
@@ -146,7 +155,7 @@ class Clause:
             if after.kind not in (Kind.UNCERTAIN_AFTER, Kind.UNCERTAIN):
                 return Certainty.NEGATIVE, after
             doubt = doubt or after
-        doubt = doubt or self._alternative(index) or self._masked(index)
+        doubt = doubt or (None if unchanged else self._alternative(index)) or self._masked(index)
         return (Certainty.UNCERTAIN, doubt) if doubt else (Certainty.POSITIVE, None)
 
     def _only_advises(self, advice: Item, doubt: Item) -> bool:
@@ -173,13 +182,18 @@ class Clause:
                     continue
                 return None
             gap = self.text[end : other.start]
+            if other.kind is Kind.LINK and self.text.startswith(("compat", "consist", "in keep"), other.start):
+                return None  # what follows is said of the explanation
+            if other.kind is Kind.NEGATION and gap.strip() == ":" and not self.text[other.end :].strip(" .,;"):
+                return other  # a form's field: "Effusion: no"
             if other.kind is Kind.UNCERTAIN and _ENDS.match(self.text, other.end) and gap.count(" ") <= 3:
                 return other
             if other.kind in (Kind.NEGATION_AFTER, Kind.UNCERTAIN_AFTER) or (
                 other.kind is Kind.REMOVAL and vocabulary.SD in self.items[index].names
             ):
-                return other if gap.count(" ") <= 8 and "," not in gap and not open_list else None
-            if other.kind is Kind.IGNORE and self.text.startswith("may", other.start):
+                held = ("," not in gap and not open_list) or self.text.startswith("if", other.start)
+                return other if gap.count(" ") <= 8 and held else None
+            if other.kind is Kind.IGNORE and self.text.startswith(("may", "can", "could", "might"), other.start):
                 return other
             if other.kind is Kind.MENTION:
                 if not _LIST_GAP.match(gap):

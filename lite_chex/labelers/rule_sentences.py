@@ -13,10 +13,14 @@ from lite_chex.labelers.rule_scopes import Clause, Statement, statement
 
 _CALCIFIED_AFTER = re.compile(r"^(?:(?!\b(?:not|non|without|no|un)\b)[^.]){0,90}?\bcalcifi\w+")
 _PLEURAL_PLACE = re.compile(r"\bpleural (?:space|sinus|surface|recess|reflection)")
-_LARGE = re.compile(r"\b(?:large|sizable|massive) (?:\w+ )?$")
+_PLEURA_BEFORE = re.compile(r"\bpleura\w* \w+,? (?:or|and|nor) $")
+_PARTIAL = re.compile(
+    r"\b(?:large|larger|sizable|massive|other|additional|new|further|displaced|tension|alveolar|overt|frank|gross) "
+    r"(?:\w+ )?$"
+)
 _BROKEN = re.compile(
     r"\b(?:catheter|wires?|screws?|leads?|rods?|hardware|plate) (?:is |are )?fractur"
-    r"|\bfractured? (?:\w+ ){0,4}(?:wires?|catheter|screws?|leads?|rods?|sternotomy)\b"
+    r"|\bfractured? (?:(?!with\b|and\b|status\b|post\b)\w+ ){0,4}(?:wires?|catheter|screws?|leads?|rods?|sternotomy)\b"
 )
 _HARDWARE = re.compile(r"\b(?:sternotomy|wires?|screws?|catheters?|leads?|hardware|rods?|tubes?|cerclage)\b")
 _BONE = re.compile(
@@ -54,8 +58,8 @@ def _refine(text: str, statements: list[Statement]) -> list[Statement]:
     """What needs the whole sentence: calcified nodules are no lesion; "borderline cardiomegaly"."""
     refined = []
     for s in statements:
-        if s.certainty is Certainty.NEGATIVE and _LARGE.search(text, 0, s.start):
-            s = replace(s, large=True)
+        if s.certainty is Certainty.NEGATIVE and _PARTIAL.search(text, 0, s.start):
+            s = replace(s, partial=True)
         if (
             s.finding == vocabulary.LL
             and s.certainty is not Certainty.NEGATIVE
@@ -72,5 +76,7 @@ def _refine(text: str, statements: list[Statement]) -> list[Statement]:
             s = replace(s, certainty=Certainty.NEGATIVE, cue=(s.start - 6, s.start - 1))
         if s.finding == vocabulary.CO and text.startswith("non", s.start):
             s = replace(s, certainty=Certainty.NEGATIVE, cue=(s.start, s.start + 3))
+        if s.finding == vocabulary.OTHER and s.word == "thick" and _PLEURA_BEFORE.search(text, 0, s.start):
+            s = replace(s, finding=vocabulary.PO)  # "no pleural effusion or thickening"
         refined.append(s)
     return refined

@@ -13,23 +13,26 @@ _SILENT = (
     r"(?:clinical |brief |pertinent |patient )?(?:indications?|history|information|hx)(?: of present illness)?"
     r"|(?:clinical )?(?:indication|history) and (?:indication|history)|"
     r"reasons?(?: for (?:the )?(?:exam(?:ination)?|study|test))?"
-    r"|exam(?:ination)?(?: type| date)?|stud(?:y|ies)(?: type)?|procedures?|techniques?|views?|"
-    r"comparisons?(?: studies| made)?"
-    r"|compared? (?:to|with)|recommendations?|notifications?|attestation|signed by|dictated by|diagnosis|"
-    r"admitting diagnosis"
+    r"|recommendations?|notifications?|attestation|signed by|dictated by|diagnosis|admitting diagnosis"
+)
+# Silent as well, but one sentence long: what stands behind it is the report.
+_BRIEF = (
+    r"exam(?:ination)?(?: type| date)?|stud(?:y|ies)(?: type)?|procedures?|techniques?|views?|"
+    r"comparisons?(?: studies| made)?|compared? (?:to|with)"
 )
 _SPOKEN = r"findings?|impressions?|conclusions?|opinion|report|final report|wet read|addendum|chest|summary"
 _HEADER = re.compile(
-    rf"(?:^|(?<=[.;:]))[ \t]*(?:(?P<silent>{_SILENT})|(?P<spoken>{_SPOKEN})|"
+    rf"(?:^|(?<=[.;:]))[ \t]*(?:(?P<silent>{_SILENT})|(?P<brief>{_BRIEF})|(?P<spoken>{_SPOKEN})|"
     rf"(?P<named>[A-Za-z][A-Za-z /&()]{{2,30}}))[ \t]*:",
     re.I | re.M,
 )
-_INLINE = re.compile(rf"(?<=[ \t])(?:(?P<silent>{_SILENT})|(?P<spoken>{_SPOKEN}))[ \t]*:", re.I)
+_INLINE = re.compile(rf"(?<=[ \t])(?:(?P<silent>{_SILENT})|(?P<brief>{_BRIEF})|(?P<spoken>{_SPOKEN}))[ \t]*:", re.I)
+_FIRST_SENTENCE = re.compile(r"(?<!\bdr)(?<!\bvs)[.!?](?=\s+[A-Z_])|\n(?=[ \t]*[A-Z])")
 _BLANK_LINE = re.compile(r"\S[ \t]*\n[ \t]*\n")
 
 # Where a sentence ends: a full stop that is no decimal point, abbreviation or list number; a semicolon; a list item.
 _STOP = re.compile(
-    r"(?<![\d])[.!?]+(?=\s|$|[A-Za-z(])|(?<=\d)[.!?]+(?=\s*$|\s+[A-Z(]|[A-Z])|;|\n[ \t]*\n|"
+    r"(?<![\d])[.!]+(?=\s|$|[A-Za-z(])|(?<=[a-zA-Z)])\?+(?=\s|$)|(?<=\d)[.!?]+(?=\s*$|\s+[A-Z(]|[A-Z])|;|\n[ \t]*\n|"
     r"\n(?=[ \t]*(?:\d{1,2}[.)]|[-*\u2022]))"
     r"|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])"
 )
@@ -62,29 +65,33 @@ def _spoken(report: str) -> Iterable[tuple[int, int]]:
     if ":" not in report:
         yield 0, len(report)
         return
-    cuts: list[tuple[int, int, bool]] = []
+    cuts: list[tuple[int, int, str]] = []
     for match in _HEADER.finditer(report):
         at_line = match.start() == 0 or report[match.start() - 1] == "\n"
         capitals = match.group().isupper()
         if match.group("named"):  # part of the sentence ("HEART: normal"), but the end of a silent section
             if at_line and capitals:
-                cuts.append((match.start(), match.start(), True))
-        elif at_line or capitals:
-            cuts.append((match.start(), match.end(), match.group("spoken") is not None))
-    cuts = sorted(
-        cuts
-        + [(m.start(), m.end(), m.group("spoken") is not None) for m in _INLINE.finditer(report) if m.group().isupper()]
-    )
-    position, spoken = 0, True
-    for start, end, next_spoken in [*cuts, (len(report), len(report), True)]:
+                cuts.append((match.start(), match.start(), "spoken"))
+        elif at_line or match.group().lstrip()[:1].isupper():
+            cuts.append((match.start(), match.end(), str(match.lastgroup)))
+    for match in _INLINE.finditer(report):
+        if match.group().isupper() or (match.group("spoken") and match.group()[:1].isupper()):
+            cuts.append((match.start(), match.end(), str(match.lastgroup)))
+    position, kind, said = 0, "spoken", False
+    for start, end, following in [*sorted(cuts), (len(report), len(report), "spoken")]:
         if start < position:
             continue
-        if not spoken:  # a paragraph without a header after COMPARISON: is the report's own text again
-            blank = _BLANK_LINE.search(report, position, start)
-            position = blank.end() if blank else start
+        if kind != "spoken":
+            # A paragraph without a header is the report's own text again; so is, behind COMPARISON and the like or
+            # in a report that says nothing else, all behind the first sentence.
+            own = _BLANK_LINE.search(report, position, start)
+            if own is None and (kind == "brief" or (start == len(report) and not said)):
+                own = _FIRST_SENTENCE.search(report, position, start)
+            position = own.end() if own else start
         if position < start:
             yield position, start
-        position, spoken = end, next_spoken
+            said = said or bool(report[position:start].strip(" \t\n.:;-"))
+        position, kind = end, following
 
 
 def _split(report: str, start: int, end: int) -> Iterable[Sentence]:

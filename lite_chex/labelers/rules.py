@@ -173,14 +173,15 @@ class RuleLabeler:
 def _settle(said: list[Statement]) -> Certainty:
     """Positive > uncertain > negative, but a doubt is settled by a later denial of the same thing.
 
-    Lung Opacity is many things (a doubtful scar is not settled by "no infiltrate"): there the word must agree.
+    Lung Opacity is many things (a doubtful scar is not settled by "no infiltrate"), so is Edema: there the word must
+    agree. "No tuberculosis" settles no pneumonia.
     """
     certainties = [s.certainty for s in said]
     if Certainty.POSITIVE in certainties:
         return Certainty.POSITIVE
     doubts = [s for s in said if s.certainty is Certainty.UNCERTAIN]
     if doubts:
-        denial = said[-1].certainty is Certainty.NEGATIVE and said[-1].word and not said[-1].large
+        denial = said[-1].certainty is Certainty.NEGATIVE and said[-1].word and not said[-1].partial
         return Certainty.NEGATIVE if denial and all(_same(d, said[-1]) for d in doubts) else Certainty.UNCERTAIN
     return Certainty.NEGATIVE
 
@@ -188,7 +189,8 @@ def _settle(said: list[Statement]) -> Certainty:
 def _same(doubt: Statement, denial: Statement) -> bool:
     if {doubt.side, denial.side} == {"left", "right"}:
         return False
-    return doubt.finding != rule_phrases.LO or doubt.word == denial.word
+    apart = doubt.finding in (rule_phrases.LO, rule_phrases.ED) or denial.word.startswith(("tuber", "tb"))
+    return not apart or doubt.word == denial.word
 
 
 def _plain(words: str) -> str:

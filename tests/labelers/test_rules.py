@@ -68,6 +68,15 @@ NEGATION = [
     ("Pneumonia is unlikely.", "PN:n"),
     ("The lungs and pleural spaces show no acute abnormality.", "PE:n"),
     ("Lungs are expanded and clear airspace disease.", "LO:n"),
+    ("Lungs are free of infiltrate, nodules, and masses.", "LO:n LL:n"),
+    ("Lungs free of acute disease.", "LO:n"),
+    ("No effusion, nor is there pneumothorax.", "PE:n PX:n"),
+    ("Nothing to suggest pneumonia.", "PN:n"),
+    ("R basilar atelectasis w/o consolidation.", "AT:p CO:n"),
+    ("The opacity is unlikely to represent pneumonia.", "LO:p PN:n"),
+    ("Effusion: No. Pneumothorax: Absent.", "PE:n PX:n"),
+    ("No pleural effusion or thickening.", "PE:n PO:n"),
+    ("No pleural or pericardial effusion.", "PE:n"),
 ]
 SCOPE_ENDS = [
     ("No pneumothorax, but a small left effusion is present.", "PX:n PE:p"),
@@ -84,6 +93,14 @@ SCOPE_ENDS = [
     ("Left effusion has decreased and there is no pneumothorax.", "PE:p PX:n"),
     ("No effusion.Moderate cardiomegaly.", "PE:n CM:p"),
     ("Mildly enlarged heart but no effusion or edema", "CM:p PE:n ED:n"),
+    ("No pneumothorax small left effusion.", "PX:n PE:p"),
+    ("There is no pneumothorax, and the moderate right effusion is unchanged.", "PX:n PE:p"),
+    ("No pneumothorax and bibasilar atelectasis is unchanged.", "PX:n AT:p"),
+    ("No pneumothorax and only a small left effusion.", "PX:n PE:p"),
+    ("No pneumothorax, effusion, and consolidation is seen.", "PX:n PE:n CO:n"),
+    ("Cardiomegaly without pulmonary edema or effusion.", "CM:p ED:n PE:n"),
+    ("Small effusion without pneumothorax or consolidation.", "PE:p PX:n CO:n"),
+    ("Evaluation of the heart is limited by bilateral effusions.", "PE:p"),
 ]
 PSEUDO = [
     ("No change in the left pleural effusion.", "PE:p"),
@@ -96,6 +113,14 @@ PSEUDO = [
     ("Incompletely resolved pneumonia.", "PN:p"),
     ("Near complete resolution of the left effusion.", "PE:p"),
     ("No improvement in the edema.", "ED:p"),
+    ("No change in the opacities or effusion.", "LO:p PE:p"),
+    ("No gross change in the effusion.", "PE:p"),
+    ("Non-displaced rib fracture.", "FX:p"),
+    ("Non-specific opacity.", "LO:p"),
+    ("Left base opacity, not seen on the prior exam.", "LO:p"),
+    ("Nodule not previously seen.", "LL:p"),
+    ("Slight resolution of the edema.", "ED:p"),
+    ("The consolidation has largely cleared.", "CO:p"),
 ]
 HEDGES = [
     ("Possible small left pleural effusion.", "PE:u"),
@@ -137,6 +162,18 @@ HEDGES = [
     ("Effusion is likely present.", "PE:u"),
     ("Followup is recommended, as this may represent a nodule.", "LL:u"),
     ("Atelectasis, probably chronic.", "AT:p"),
+    ("Atelectasis, less likely pneumonia.", "AT:p PN:u"),
+    ("Pneumonia is less likely.", "PN:u"),
+    ("More likely atelectasis than pneumonia.", "AT:u PN:u"),
+    ("Small left effusion, if any.", "PE:u"),
+    ("Effusion, if present, is small.", "PE:u"),
+    ("Minimal, if any, edema.", "ED:u"),
+    ("?infiltrate at the right base.", "LO:u"),
+    ("Infection is also in the differential.", "PN:u"),
+    ("Cannot r/o small effusion.", "PE:u"),
+    ("Pneumonia is impossible to exclude.", "PN:u"),
+    ("The opacity may be aspiration or pneumonia.", "LO:p PN:u"),
+    ("Opacity compatible with pneumonia in the appropriate clinical setting.", "LO:p PN:u"),
 ]
 ANATOMY = [
     ("The heart is large without consolidation, effusion, or pneumothorax.", "CM:p CO:n PE:n PX:n"),
@@ -178,6 +215,11 @@ ANATOMY = [
     ("The cardiac silhouette, upper mediastinum and vasculature are within normal limits.", "CM:n EC:n"),
     ("Lungs overall well expanded and clear.", "LO:n"),
     ("Mild hyperexpansion, otherwise clear.", "LO:n"),
+    ("The cardiac silhouette is stable and mildly enlarged.", "CM:p"),
+    ("The heart is unchanged but enlarged.", "CM:p"),
+    ("The heart is obscured but likely enlarged.", "CM:u"),
+    ("Heart is slightly above normal limits in size.", "CM:p"),
+    ("Lungs are poorly aerated.", ""),
 ]
 VOCABULARY = [
     ("Hilar and pulmonary vascular congestion.", "ED:p"),
@@ -216,6 +258,14 @@ VOCABULARY = [
     ("Hilar mass.", "LL:p"),
     ("Loculated fluid on the left.", "PE:p"),
     ("Pleural-parenchymal scarring.", "PO:p LO:p"),
+    ("No PNA.", "PN:n"),
+    ("Pulmonary vessels are engorged.", "ED:p"),
+    ("Interstitial markings are prominent.", "LO:p"),
+    ("Fluid in the left costophrenic sulcus.", "PE:p"),
+    ("Calcified pleural plaques.", "PO:p"),
+    ("Superior mediastinal widening.", "EC:p"),
+    ("Clavicle fracture with plate and screws.", "FX:p SD:p"),
+    ("Vertebral body collapse.", ""),
 ]
 RESOLUTION = [
     ("The left effusion has resolved.", "PE:n"),
@@ -237,6 +287,17 @@ NO_MENTION = [
     ("Correlate clinically for symptoms of infection.", ""),
     ("Sequela of prior tuberculosis.", ""),
     ("CT is more sensitive for detecting small nodules.", ""),
+    ("If rib fracture is suspected, dedicated views may help.", ""),
+    ("Rib fractures can be radiographically occult.", ""),
+    ("Possible pneumonia. Repeat film to ensure resolution of pneumonia.", "PN:u"),
+    ("Comparison: None.\nThe heart is normal in size. Small left effusion.", "CM:n PE:p"),
+    ("COMPARISON: Effusion on ___. Small left effusion.", "PE:p"),
+    ("Indication: Pneumonia. Comparison: None. Findings: No effusion.", "PE:n"),
+    ("Indication: cough, fever Findings: No effusion.", "PE:n"),
+    ("HISTORY: Fracture. Known nodule.\n\nIMPRESSION: No effusion.", "PE:n"),
+    ("HISTORY: Fracture. Known nodule.\nIMPRESSION: No effusion.", "PE:n"),
+    ("INDICATION: Pneumonia.\nNo effusion.", "PE:n"),
+    ("FINDINGS: No effusion. INDICATION: Pneumonia. Fracture.", "PE:n"),
 ]
 SETTLED = [
     ("Possible small left pneumothorax. Repeat view shows no pneumothorax.", "PX:n"),
@@ -248,6 +309,10 @@ SETTLED = [
     ("Possible right effusion. No left effusion.", "PE:u"),
     ("Possible small effusion. No large effusion.", "PE:u"),
     ("Possible scar in the lingula. No infiltrate.", "LO:u"),
+    ("Possible congestion without frank edema.", "ED:u"),
+    ("Possible nodule. No other nodules.", "LL:u"),
+    ("Questionable rib fracture. No displaced fracture.", "FX:u"),
+    ("Concerning for infection. No active tuberculosis.", "PN:u"),
 ]
 ROUGH = [
     ("NO FOCAL CONSOLIDATION, PLEURAL EFFUSION OR PNEUMOTHORAX.", "CO:n PE:n PX:n"),
@@ -289,6 +354,9 @@ ABNORMAL = [
     "Borderline heart size.",
     "Mild cardiomegaly.",
     "Clear lungs. Old rib fracture.",
+    "Mediastinal lymphadenopathy.",
+    "Kerley B lines.",
+    "Findings of aspiration.",
 ]
 
 
