@@ -82,9 +82,9 @@ def _spoken(report: str) -> Iterable[tuple[int, int]]:
         if start < position:
             continue
         if kind != "spoken":
-            # A paragraph without a header is the report's own text again; so is, behind COMPARISON and the like or
-            # in a report that says nothing else, all behind the first sentence.
-            own = _BLANK_LINE.search(report, position, start)
+            # A paragraph without a header is the report's own text again. So is, behind COMPARISON and the like, all
+            # behind the first sentence; also behind INDICATION, where the report would say nothing else.
+            own = None if kind == "brief" else _BLANK_LINE.search(report, position, start)
             if own is None and (kind == "brief" or (start == len(report) and not said)):
                 own = _FIRST_SENTENCE.search(report, position, start)
             position = own.end() if own else start

@@ -292,6 +292,8 @@ NO_MENTION = [
     ("Possible pneumonia. Repeat film to ensure resolution of pneumonia.", "PN:u"),
     ("Comparison: None.\nThe heart is normal in size. Small left effusion.", "CM:n PE:p"),
     ("COMPARISON: Effusion on ___. Small left effusion.", "PE:p"),
+    ("COMPARISON: None. Small left effusion.\n\nThe heart is normal.", "PE:p CM:n"),
+    ("COMPARISON: Effusion on ___\n\nThe heart is normal.", "CM:n"),
     ("Indication: Pneumonia. Comparison: None. Findings: No effusion.", "PE:n"),
     ("Indication: cough, fever Findings: No effusion.", "PE:n"),
     ("HISTORY: Fracture. Known nodule.\n\nIMPRESSION: No effusion.", "PE:n"),
