@@ -23,7 +23,7 @@ _ATTRIBUTE_GAP = re.compile(
 )
 _STATES_JOINED = re.compile(r"^\s*(?:and|but|to|or|/)?\s*$")
 _STATE_GAP = re.compile(
-    r"^[\s,]*(?:(?:and|to|but|in|size|mildly|slightly|moderately|grossly|otherwise|again|remains|at|the|upper|"
+    r"^[\s,]*(?:(?:and|to|but|in|size|mildly|slightly|moderately|grossly|otherwise|again|remains|at|the|upper|is|appears|"
     r"likely|probably|for|or|borderline)\s*)*$"
 )
 _INFLATED = re.compile(r"^[a-z\s]*\b(?:inflated|expanded|aerated) and (?:grossly )?$")

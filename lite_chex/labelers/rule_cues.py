@@ -93,6 +93,7 @@ STATES: Mapping[str, Sequence[str]] = {
         r"prominen(?:t|ce)",
         r"widen(?:ed|ing)",
         r"wider?",
+        r"big(?:ger)?",
         r"full",
         r"(?:slightly |mildly |just )?above (?:the )?(?:upper )?(?:normal(?: limits?)?|limits? of normal)",
         r"dilated",
@@ -104,11 +105,11 @@ STATES: Mapping[str, Sequence[str]] = {
         r"normal (?:to|or) (?:mildly |slightly |minimally |borderline )*(?:enlarged|increased|prominent)",
     ),
     "clear": (r"clear\w*", r"aerated", r"free of (?:active |acute )?disease"),
-    "same": (r"stable", r"unchanged", r"similar", r"obscured", r"shifted"),
+    "same": (r"difficult to assess", r"stable", r"unchanged", r"similar", r"obscured", r"shifted"),
 }
 
 NEGATION: Sequence[str] = (
-    r"(?:(?:is|are|seems?|appears?|thought|felt) (?:\w+ )?)?unlikely to (?:be|represent|reflect)",
+    r"(?:(?:is|are|seems?|appears?) (?:felt |thought )?(?:to be )?(?:\w+ )?)?unlikely to (?:be|represent|reflect)",
     r"no",
     r"not",
     r"no longer seen (?:is|are)",
@@ -152,7 +153,7 @@ NEGATION_AFTER: Sequence[str] = (
     r"cleared",
     r"(?:is|are|has been|have been) (?:ruled out|excluded)",
     r"none",
-    r"(?:is|are|seems?|appears?|thought) (?:\w+ )?unlikely",
+    r"(?:is|are|was|were|seems?|appears?) (?:felt |thought |considered |believed )?(?:to be )?(?:\w+ )?unlikely",
     r"unlikely",
     r"(?:has|have) (?:\w+ )?been (?:removed|ruled out|excluded)",
 )
@@ -202,8 +203,9 @@ UNCERTAIN_AFTER: Sequence[str] = (
     r"(?:is|are|would be|remains?) (?:also |still |most )?(?:possible|likely|probable|suspected|questioned|"
     r"questionable|"
     r"considered|favou?red|equivocal)",
-    r"(?:is|are|would be|remains?) (?:also )?a (?:possibility|consideration|concern)",
-    r"(?:may|might|could) (?:also )?be (?:present|seen|considered)",
+    r"(?:is|are|would be|remains?) (?:also )?(?:a|an|the|another)(?: \w+)? (?:possibility|"
+    r"consideration|concern|alternative|explanation)",
+    r"(?:may|might|could) (?:also |well |still )?be (?:present|seen|considered)",
     r"not excluded",
     r"(?:is |are |was |were )?(?:felt |considered |thought |deemed )?(?:to be )?(?:much |also )?less likely",
     r"(?:is|are) (?:also )?(?:in|on|within|part of) the differential(?: diagnosis)?",

@@ -94,7 +94,7 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"volume overload\w*",
         r"hydrostatic edema",
         r"congested",
-        r"(?:vascular|venous) engorgement",
+        r"(?:vascular|pulmonary venous) engorgement",
         r"engorged",
         r"(?:pulmonary )?(?:vascular|vessel) indistinctness",
         r"indistinctness of (?:the )?(?:pulmonary |central )*(?:vascul\w+|vessels?)",
@@ -115,7 +115,8 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
     PX: (r"pneumothora\w+", r"ptx", r"pleural air(?: collections?)?"),
     PE: (
         r"effusions?",
-        r"pleural (?:fluid|abnormalit(?:y|ies))",
+        r"pleural (?:fluid|abnormalit(?:y|ies)|(?:fluid )?collections?)",
+        r"fluid (?:is seen |seen |present )?(?:in|within) (?:the |either )?(?:\w+ ){0,2}?pleural (?:spaces?|cavit\w+)",
         r"(?:fluid|fissural fluid) (?:in|within|along|tracking in) the (?:\w+ ){0,2}fissures?",
         r"(?:localized|loculated|layering|fissural) (?:pleural )?fluid",
         r"fluid (?:is seen |seen |present )?(?:in|within|at) the (?:\w+ ){0,3}(?:costophrenic|sulc)\w*",

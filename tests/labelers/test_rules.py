@@ -77,6 +77,8 @@ NEGATION = [
     ("Effusion: No. Pneumothorax: Absent.", "PE:n PX:n"),
     ("No pleural effusion or thickening.", "PE:n PO:n"),
     ("No pleural or pericardial effusion.", "PE:n"),
+    ("Pneumonia is felt to be unlikely.", "PN:n"),
+    ("No fluid in the pleural spaces.", "PE:n"),
 ]
 SCOPE_ENDS = [
     ("No pneumothorax, but a small left effusion is present.", "PX:n PE:p"),
@@ -174,6 +176,9 @@ HEDGES = [
     ("Pneumonia is impossible to exclude.", "PN:u"),
     ("The opacity may be aspiration or pneumonia.", "LO:p PN:u"),
     ("Opacity compatible with pneumonia in the appropriate clinical setting.", "LO:p PN:u"),
+    ("Atelectasis would be the alternative explanation.", "AT:u"),
+    ("Effusion is another possibility.", "PE:u"),
+    ("A pneumothorax may well be present.", "PX:u"),
 ]
 ANATOMY = [
     ("The heart is large without consolidation, effusion, or pneumothorax.", "CM:p CO:n PE:n PX:n"),
@@ -220,6 +225,9 @@ ANATOMY = [
     ("The heart is obscured but likely enlarged.", "CM:u"),
     ("Heart is slightly above normal limits in size.", "CM:p"),
     ("Lungs are poorly aerated.", ""),
+    ("Heart big, unchanged.", "CM:p"),
+    ("Heart size is obscured but is probably enlarged.", "CM:u"),
+    ("Heart size is difficult to assess but appears mildly enlarged.", "CM:p"),
 ]
 VOCABULARY = [
     ("Hilar and pulmonary vascular congestion.", "ED:p"),
@@ -266,6 +274,8 @@ VOCABULARY = [
     ("Superior mediastinal widening.", "EC:p"),
     ("Clavicle fracture with plate and screws.", "FX:p SD:p"),
     ("Vertebral body collapse.", ""),
+    ("Loculated right pleural collection has decreased.", "PE:p"),
+    ("No pleural air collection.", "PX:n"),
 ]
 RESOLUTION = [
     ("The left effusion has resolved.", "PE:n"),
