@@ -145,13 +145,14 @@ NEGATION_AFTER: Sequence[str] = (
     r"(?:is |are |was |were |has been |have been )?(?:not|no longer) (?:(?!well|optimally|previously|fully|"
     r"completely)\w+ )?(?:seen|identified|present|evident|visuali[sz]ed|"
     r"appreciated|demonstrated|noted|found|detected|observed|visible|apparent|shown|suggested|suspected|definit\w+)",
-    r"(?:is|are) (?:absent|negative)",
+    r"(?:is|are) (?:absent|negative(?! for))",
     r"(?:has|have) (?:(?:now|since|completely|fully|entirely|also|subsequently|both|all|again|apparently) )?"
     r"(?:resolved|cleared|disappeared)",
     r"(?:is|are) (?:now )?(?:resolved|cleared|gone)",
     r"resolved",
     r"cleared",
-    r"(?:is|are|has been|have been) (?:ruled out|excluded)",
+    r"(?:is|are|can be|has been|have been) (?:ruled out|excluded)",
+    r"which (?:has|have) (?:now |since )?(?:resolved|cleared)",
     r"none",
     r"(?:is|are|was|were|seems?|appears?) (?:felt |thought |considered |believed )?(?:to be )?(?:\w+ )?unlikely",
     r"unlikely",
@@ -185,8 +186,8 @@ UNCERTAIN: Sequence[str] = (
     r"if (?:any|present)",
     r"presum\w+",
     r"favor(?:ed|s|ing)?",
-    r"felt to (?:be|represent)",
-    r"thought to (?:be|represent)",
+    r"(?:felt|thought|believed) to (?:be|represent|reflect)",
+    r"doubtful",
     r"rais(?:e|es|ing) (?:the )?(?:possibility|question|concern|suspicion)(?: of| for)?",
     r"xxx+ (?:represent\w*|reflect\w*|relat\w+|due to|secondary to|from|indicat\w+|suggest\w*)",
     r"in the (?:appropriate|proper|right|correct)(?: \w+)? (?:setting|context)",
@@ -195,7 +196,8 @@ UNCERTAIN: Sequence[str] = (
     r"seem(?:s|ingly)?",
 )
 UNCERTAIN_AFTER: Sequence[str] = (
-    r"(?:cannot|can not|can't|could not|may not) (?:\w+ )?be (?:\w+ )?(?:excluded|ruled out)",
+    r"(?:cannot|can not|can't|could not|may not) (?:\w+ )?be (?:\w+ (?:or )?)?(?:excluded|ruled out)",
+    r"(?:may|might|could) (?:still )?(?:persist|remain|exist)",
     r"(?:is|are|was) not (?:\w+ )?(?:excluded|ruled out)",
     r"not (?:entirely |completely |definitely )?(?:excluded|ruled out)",
     r"(?:should|must|needs? to) be (?:excluded|considered|ruled out)",

@@ -117,13 +117,14 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"effusions?",
         r"pleural (?:fluid|abnormalit(?:y|ies)|(?:fluid )?collections?)",
         r"fluid (?:is seen |seen |present )?(?:in|within) (?:the |either )?(?:\w+ ){0,2}?pleural (?:spaces?|cavit\w+)",
-        r"(?:fluid|fissural fluid) (?:in|within|along|tracking in) the (?:\w+ ){0,2}fissures?",
+        r"(?:fissural )?fluid (?:is )?(?:seen |tracking )?(?:in|into|within|along) the (?:\w+ ){0,2}fissures?",
         r"(?:localized|loculated|layering|fissural) (?:pleural )?fluid",
         r"fluid (?:is seen |seen |present )?(?:in|within|at) the (?:\w+ ){0,3}(?:costophrenic|sulc)\w*",
         r"pleural (?:and|or) pericardial effusions?",
         r"hydrothora\w+",
         r"empyema",
         r"hemothora\w+",
+        r"haemothora\w+",
         r"pleural effusions?",
         r"pleural fusion",
     ),
@@ -135,6 +136,7 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"(?:bi)?apical (?:pleural )?(?:thickening|cap(?:ping)?)",
         r"pleural thickening(?:/| and | or )(?:\w+ )?scar\w*",
         r"fissur(?:al|e) thickening",
+        r"pleura (?:is|appears) (?:\w+ )?thick\w+",
         r"thickening (?:of|in|along|within) the (?:\w+ ){0,2}fissures?",
         r"fibrothora\w+",
         r"scar\w* (?:of |along )?(?:the )?pleura\w*",
@@ -204,6 +206,7 @@ MULTI_PHRASES: Mapping[str, Sequence[str]] = {
     r"pneumonic consolidat\w+": (PN, CO),
     r"hydropneumothora\w+": (PX, PE),
     r"hemopneumothora\w+": (PX, PE),
+    r"haemopneumothora\w+": (PX, PE),
     r"pleur(?:al|o)(?: |/)?(?:(?:and|or) )?parenchymal (?:scar|fibro|thicken)\w*": (PO, LO),
 }
 
@@ -213,6 +216,7 @@ NOT_FINDINGS: Sequence[str] = (
     r"pericardial effusions?",
     r"joint effusions?",
     r"mass effect",
+    r"failure to",
     r"body mass",
     r"bone (?:mineral )?(?:mass|densit\w+)",
     r"skeletal (?:lesions?|metasta\w+)",
@@ -229,11 +233,12 @@ NOT_FINDINGS: Sequence[str] = (
 )
 
 OTHER_PHRASES: Sequence[str] = (
-    r"(?:prior|previous|old|remote|healed) (?:\w+ )?(?:infecti|tuberculo|pneumonia)\w*",
+    r"(?:prior|previous|old|remote|healed) (?:\w+ )?(?:(?:infecti|tuberculo|pneumonia)\w*|tb)",
     r"(?:lucent|sclerotic|lytic|blastic) (?:\w+ )?(?:lesions?|densit\w+)",
     _CALCIFIED,
     r"aspirat(?:ion|ed|ing)",
     r"(?:pulmonary |alveolar )?hemorrhage",
+    r"(?:pulmonary |alveolar )?haemorrhage",
     r"contusions?",
     r"redistribution",
     r"cephali[sz]\w+",

@@ -22,7 +22,10 @@ _NEW_CLAUSE = re.compile(
 )
 _PRONOUN = re.compile(r"(?:this|these|it|they)\b")
 # ... and a denial also ends where something is plainly described as present ("no effusion, mild atelectasis").
-_AS_IT_IS = "stable|unchanged|mild|mildly|minimal|minimally|moderate|persistent|small|tiny|trace|improved|again|there"
+_AS_IT_IS = (
+    "old|healed|healing|chronic|stable|unchanged|mild|mildly|minimal|minimally|moderate|persistent|small|tiny|trace|"
+    "improved|again|there"
+)
 _IN_A_LIST = r"(?<!\bor)(?<!nor)(?<!and)(?<!the)(?<!\ba)(?<!\bof)(?<!\bin)(?<!even)(?<!any)(?<!with)(?<!large)(?<!\bto)"
 _DESCRIBED = re.compile(
     rf"(?:,|,?\s+and)\s+(?:(?:an?|only|the)\s+)*(?=(?:{_AS_IT_IS})\b)"
@@ -35,6 +38,8 @@ _LIST_GAP = re.compile(
     rf"^[\s,/&]*(?:(?:and|or|nor|with|the)\b[\s,/&]*)*(?:(?!(?:{VERB}|of|in|on|at|to|for|no|not|without|either|which|that)\b)[a-z]+"
     r"[\s\-]+){0,2}$"
 )
+# "has cleared on the left but persists on the right"
+_ELSEWHERE = re.compile(r"[^.;]*?\b(?:but|while|and)\b[^,.;]*\b(?:persists?|remains?|improved|larger|smaller)\b")
 _ENDS = re.compile(r"(?<!for)(?<!of)(?<!about)\s*(?:$|[,.;])")
 _MASKED = re.compile(
     r",\s*(xxx+)\s+(?:(?:a|the|subsegmental|focal|mild|minimal|linear|basilar|bibasilar|discoid|platelike|small|of)\s+){0,3}$"
@@ -53,7 +58,7 @@ _ADJECTIVES = (
     "favor",
 )
 _HELD = re.compile(
-    r"\s*(?:$|[,.;:)]|(?:present|seen|there|in|at|on|within|and|or|but|given|with|as|although|though|by|based|not)\b)"
+    r"\s*(?:$|[,.;:)]|(?:present|seen|there|bilateral\w*|today|again|in|at|on|within|and|or|but|given|with|as|although|though|by|based|not)\b)"
 )
 _STRAIGHT_ON = re.compile(r"^(?:\s+(?!in\b|at\b|on\b|for\b|with\b|but\b|and\b|or\b|by\b|as\b|given\b)\w+){0,4}\s+$")
 
@@ -96,7 +101,8 @@ def _forward(text: str, items: list[Item], at: int) -> Item:
     item = items[at]
     if item.kind is Kind.UNCERTAIN_AFTER:
         following = next((i for i in items[at + 1 :] if i.kind is Kind.MENTION), None)
-        if following is not None and _STRAIGHT_ON.match(text[item.end : following.start]):
+        excluded = text.endswith(("excluded", "ruled out"), item.start, item.end)
+        if following is not None and not excluded and _STRAIGHT_ON.match(text[item.end : following.start]):
             return replace(item, kind=Kind.UNCERTAIN)
         if text.startswith(("is", "are"), item.start) and not _HELD.match(text, item.end):
             return replace(item, kind=Kind.LINK)  # "the density is likely a nipple shadow" doubts no density
@@ -153,6 +159,9 @@ class Clause:
             if after.kind is Kind.IGNORE:
                 return None
             if after.kind not in (Kind.UNCERTAIN_AFTER, Kind.UNCERTAIN):
+                rest = _ELSEWHERE.match(self.text, after.end)
+                if rest and not any(after.end < at < rest.end() for at in self._mentions):
+                    return Certainty.POSITIVE, None
                 return Certainty.NEGATIVE, after
             doubt = doubt or after
         doubt = doubt or (None if unchanged else self._alternative(index)) or self._masked(index)
@@ -184,14 +193,14 @@ class Clause:
             gap = self.text[end : other.start]
             if other.kind is Kind.LINK and self.text.startswith(("compat", "consist", "in keep"), other.start):
                 return None  # what follows is said of the explanation
-            if other.kind is Kind.NEGATION and gap.strip() == ":" and not self.text[other.end :].strip(" .,;"):
+            if other.kind is Kind.NEGATION and gap.strip() in (":", "-") and not self.text[other.end :].strip(" .,;"):
                 return other  # a form's field: "Effusion: no"
             if other.kind is Kind.UNCERTAIN and _ENDS.match(self.text, other.end) and gap.count(" ") <= 3:
                 return other
             if other.kind in (Kind.NEGATION_AFTER, Kind.UNCERTAIN_AFTER) or (
                 other.kind is Kind.REMOVAL and vocabulary.SD in self.items[index].names
             ):
-                held = ("," not in gap and not open_list) or self.text.startswith("if", other.start)
+                held = ("," not in gap and not open_list) or self.text.startswith(("if", "which"), other.start)
                 return other if gap.count(" ") <= 8 and held else None
             if other.kind is Kind.IGNORE and self.text.startswith(("may", "can", "could", "might"), other.start):
                 return other
@@ -229,8 +238,13 @@ class Clause:
                 if near:
                     return other
                 continue
-            offered = before and other.start - before[-1].end <= 30 and self._near(other, behind)
-            if offered and behind[0].start == item.start and not self.cut(other.start, item.start):
+            beside = versus or (before and other.start - before[-1].end <= 30)  # "nipple shadow versus nodule"
+            if (
+                beside
+                and self._near(other, behind)
+                and behind[0].start == item.start
+                and not self.cut(other.start, item.start)
+            ):
                 return other
         return None
 

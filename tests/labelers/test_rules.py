@@ -79,6 +79,10 @@ NEGATION = [
     ("No pleural or pericardial effusion.", "PE:n"),
     ("Pneumonia is felt to be unlikely.", "PN:n"),
     ("No fluid in the pleural spaces.", "PE:n"),
+    ("The chest is negative for pneumothorax.", "PX:n"),
+    ("Pneumothorax - no.", "PX:n"),
+    ("Fracture can be excluded.", "FX:n"),
+    ("No acute or healed fracture.", "FX:n"),
 ]
 SCOPE_ENDS = [
     ("No pneumothorax, but a small left effusion is present.", "PX:n PE:p"),
@@ -103,6 +107,7 @@ SCOPE_ENDS = [
     ("Cardiomegaly without pulmonary edema or effusion.", "CM:p ED:n PE:n"),
     ("Small effusion without pneumothorax or consolidation.", "PE:p PX:n CO:n"),
     ("Evaluation of the heart is limited by bilateral effusions.", "PE:p"),
+    ("No effusion, no pneumothorax, and an old clavicle fracture.", "PE:n PX:n FX:p"),
 ]
 PSEUDO = [
     ("No change in the left pleural effusion.", "PE:p"),
@@ -179,6 +184,11 @@ HEDGES = [
     ("Atelectasis would be the alternative explanation.", "AT:u"),
     ("Effusion is another possibility.", "PE:u"),
     ("A pneumothorax may well be present.", "PX:u"),
+    ("Small effusions are likely present bilaterally.", "PE:u"),
+    ("A small pneumothorax may persist.", "PX:u"),
+    ("Nipple shadow versus nodule.", "LL:u"),
+    ("The opacity is believed to reflect atelectasis.", "LO:p AT:u"),
+    ("Pneumonia cannot be entirely excluded behind the opacity.", "PN:u LO:p"),
 ]
 ANATOMY = [
     ("The heart is large without consolidation, effusion, or pneumothorax.", "CM:p CO:n PE:n PX:n"),
@@ -276,6 +286,10 @@ VOCABULARY = [
     ("Vertebral body collapse.", ""),
     ("Loculated right pleural collection has decreased.", "PE:p"),
     ("No pleural air collection.", "PX:n"),
+    ("Right haemothorax.", "PE:p"),
+    ("The pleura is thickened.", "PO:p"),
+    ("Fluid is tracking into the fissure.", "PE:p"),
+    ("Old TB.", ""),
 ]
 RESOLUTION = [
     ("The left effusion has resolved.", "PE:n"),
@@ -285,6 +299,9 @@ RESOLUTION = [
     ("Resolving edema.", "ED:p"),
     ("Improved left effusion.", "PE:p"),
     ("The infiltrates and effusions have cleared.", "LO:n PE:n"),
+    ("There was an effusion, which has resolved.", "PE:n"),
+    ("Atelectasis has cleared on the left but persists on the right.", "AT:p"),
+    ("The effusion has resolved, but the atelectasis persists.", "PE:n AT:p"),
 ]
 NO_MENTION = [
     ("INDICATION: Evaluate for pneumonia.\nFINDINGS: Heart size is normal.", "CM:n"),
