@@ -39,7 +39,7 @@ _LIST_GAP = re.compile(
     r"[\s\-]+){0,2}$"
 )
 # "has cleared on the left but persists on the right"
-_ELSEWHERE = re.compile(r"[^.;]*?\b(?:but|while|and)\b[^,.;]*\b(?:persists?|remains?|improved|larger|smaller)\b")
+_ELSEWHERE = re.compile(r"[^.;]*?\b(?:but|while)\b[^,.;]*\b(?:persists?|remains?|improved|larger|smaller)\b")
 _ENDS = re.compile(r"(?<!for)(?<!of)(?<!about)\s*(?:$|[,.;])")
 _MASKED = re.compile(
     r",\s*(xxx+)\s+(?:(?:a|the|subsegmental|focal|mild|minimal|linear|basilar|bibasilar|discoid|platelike|small|of)\s+){0,3}$"

@@ -302,6 +302,7 @@ RESOLUTION = [
     ("There was an effusion, which has resolved.", "PE:n"),
     ("Atelectasis has cleared on the left but persists on the right.", "AT:p"),
     ("The effusion has resolved, but the atelectasis persists.", "PE:n AT:p"),
+    ("The effusion has resolved and the patient remains intubated.", "PE:n"),
 ]
 NO_MENTION = [
     ("INDICATION: Evaluate for pneumonia.\nFINDINGS: Heart size is normal.", "CM:n"),
