@@ -26,6 +26,7 @@ _STATE_GAP = re.compile(
     r"^[\s,]*(?:(?:and|to|but|in|size|mildly|slightly|moderately|grossly|otherwise|again|remains|at|the|upper|is|appears|"
     r"likely|probably|for|or|borderline)\s*)*$"
 )
+_STATE_ENDS = re.compile(r"\s*(?:$|[,.;]|(?:in size|compared|since|from|than|and|with|without|but|on)\b)")
 _INFLATED = re.compile(r"^[a-z\s]*\b(?:inflated|expanded|aerated) and (?:grossly )?$")
 _PLEURA_FREE = re.compile(
     r"\bpleural? (?:\w+ )?(?:(?:show|demonstrate)s? no|without) (?:acute |significant )*abnormalit\w+"
@@ -127,8 +128,11 @@ def _run(clause: Clause, at: int) -> list[int]:
             continue
         if other.kind is Kind.MENTION and _also_state(clause, following):
             continue
-        if other.kind is not Kind.STATE or not _STATE_GAP.match(clause.text[end : other.start]):
+        gap = clause.text[end : other.start]
+        if other.kind is not Kind.STATE or not _STATE_GAP.match(gap):
             break
+        if "but" in gap and not _STATE_ENDS.match(clause.text, other.end):
+            break  # the state of something else: "normal but large left effusion"
         if _attributive(clause, following):
             break
         run.append(following)

@@ -84,6 +84,7 @@ STATES: Mapping[str, Sequence[str]] = {
         r"midline",
         r"negative",
         r"not enlarged",
+        r"non ?enlarged",
         r"not (?:appear )?(?:significantly |overtly |definitely )?enlarged",
     ),
     "large": (
@@ -146,8 +147,8 @@ NEGATION_AFTER: Sequence[str] = (
     r"completely)\w+ )?(?:seen|identified|present|evident|visuali[sz]ed|"
     r"appreciated|demonstrated|noted|found|detected|observed|visible|apparent|shown|suggested|suspected|definit\w+)",
     r"(?:is|are) (?:absent|negative(?! for))",
-    r"(?:has|have) (?:(?:now|since|completely|fully|entirely|also|subsequently|both|all|again|apparently) )?"
-    r"(?:resolved|cleared|disappeared)",
+    r"(?:has|have) (?:(?!not|near|almost|partial|partly|incomplete|largely|mostly|virtually|substantially|"
+    r"significantly)\w+ )?(?:resolved|cleared|disappeared)",
     r"(?:is|are) (?:now )?(?:resolved|cleared|gone)",
     r"resolved",
     r"cleared",
@@ -230,7 +231,7 @@ IGNORE: Sequence[str] = (
     r"recommend\w*",
     r"(?:to|and) (?:document|ensure|confirm|demonstrate) (?:interval |complete )*(?:resolution|clearing|clearance)"
     r"(?: of)?",
-    r"(?:may|can|could|might) (?:still )?be (?:\w+ )?(?:missed|occult|masked|obscured|overlooked|inapparent|"
+    r"(?:may|can) (?:still )?be (?:\w+ )?(?:missed|occult|masked|obscured|overlooked|inapparent|"
     r"difficult to (?:detect|see|appreciate|identify))",
     r"may not be (?:demonstrated|visible|visualized|apparent|seen|detected)",
     r"please note",
@@ -244,12 +245,13 @@ PSEUDO: Sequence[str] = (
     r"not (?:only|significantly changed|changed|appreciably changed|well (?:seen|evaluated|visualized)|simply)",
     r"without (?:significant |substantial |interval |appreciable |gross |obvious |definite |much |any )*(?:change|"
     r"increase|progression|worsening|improvement)",
-    r"(?:near|nearly|partial|partially|almost|incomplete|incompletely|not|some|slight|mild|moderate|marked|"
-    r"substantial|significant|considerable|gradual|continued|ongoing|further|largely|mostly|virtually) (?:interval )?"
-    r"(?:complete |completely |fully )?(?:resol\w+|clear\w+)(?: of)?",
+    r"(?:near|nearly|partial|partially|partly|almost|incomplete|incompletely|not|some|slight|mild|moderate|marked|"
+    r"substantial|substantially|significant|significantly|considerable|gradual|continued|ongoing|further|largely|"
+    r"mostly|virtually) (?:interval )?(?:complete |completely |fully |entirely )?(?:resol\w+|clear\w+)(?: of)?",
     r"(?:is |are |was |were )?not (?:\w+ )?(?:seen|present|identified|evident|visuali[sz]ed|noted|apparent)"
     r"(?: (?:on|in|at))?(?: (?:the|a|any|most|recent)){0,3} (?:prior|previous|previously|earlier|last|comparison|old)",
     r"(?:is |are |was |were )?not previously (?:seen|present|identified|evident|visuali[sz]ed|noted|apparent)",
+    r"if any (?:\w+ )?change",
     r"no (?:prior|previous|comparison)\w*",
     r"without (?:prior|previous|comparison|difficulty|contrast)\w*",
     r"in the absence of",

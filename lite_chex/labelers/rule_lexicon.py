@@ -70,6 +70,9 @@ class Lexicon:
         for source, findings in vocabulary.MULTI_PHRASES.items():
             self._add([source], Kind.MENTION, *(f for f in findings if f in phrases))
         self._add(vocabulary.OTHER_PHRASES, Kind.MENTION, vocabulary.OTHER)
+        self._add(
+            cues.NEGATION_AFTER, Kind.NEGATION_AFTER
+        )  # first: "resolved" behind a mention, before "resolved" ahead
         for subject, sources in cues.SUBJECTS.items():
             self._add(sources, Kind.SUBJECT, subject)
         for state, sources in cues.STATES.items():
@@ -78,7 +81,6 @@ class Lexicon:
             (Kind.NOTHING, vocabulary.NOT_FINDINGS),
             (Kind.NEGATION, cues.NEGATION),
             (Kind.REMOVAL, cues.REMOVAL),
-            (Kind.NEGATION_AFTER, cues.NEGATION_AFTER),
             (Kind.UNCERTAIN, cues.UNCERTAIN),
             (Kind.UNCERTAIN_AFTER, cues.UNCERTAIN_AFTER),
             (Kind.IGNORE, cues.IGNORE),

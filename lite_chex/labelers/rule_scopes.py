@@ -22,13 +22,11 @@ _NEW_CLAUSE = re.compile(
 )
 _PRONOUN = re.compile(r"(?:this|these|it|they)\b")
 # ... and a denial also ends where something is plainly described as present ("no effusion, mild atelectasis").
-_AS_IT_IS = (
-    "old|healed|healing|chronic|stable|unchanged|mild|mildly|minimal|minimally|moderate|persistent|small|tiny|trace|"
-    "improved|again|there"
-)
+_AS_IT_IS = "stable|unchanged|mild|mildly|minimal|minimally|moderate|persistent|small|tiny|trace|improved|again|there"
 _IN_A_LIST = r"(?<!\bor)(?<!nor)(?<!and)(?<!the)(?<!\ba)(?<!\bof)(?<!\bin)(?<!even)(?<!any)(?<!with)(?<!large)(?<!\bto)"
 _DESCRIBED = re.compile(
     rf"(?:,|,?\s+and)\s+(?:(?:an?|only|the)\s+)*(?=(?:{_AS_IT_IS})\b)"
+    r"|,?\s+and\s+an?\s+(?=(?:old|healed|healing|chronic|large)\b)"
     rf"|{_IN_A_LIST}(?<![,/])\s(?=(?:{_AS_IT_IS})\b)"
     r"|,?\s+and\s+(?=[^,;]*?\b(?:persists?|remains?|(?:is|are|has|have)\s+(?:(?:now|again|still|also|essentially|"
     r"slightly|not|overall|been)\s+)*(?:(?:un)?changed|stable|similar|small|moderate|mild|severe|large|minimal|new|"
@@ -39,7 +37,10 @@ _LIST_GAP = re.compile(
     r"[\s\-]+){0,2}$"
 )
 # "has cleared on the left but persists on the right"
-_ELSEWHERE = re.compile(r"[^.;]*?\b(?:but|while)\b[^,.;]*\b(?:persists?|remains?|improved|larger|smaller)\b")
+_ELSEWHERE = re.compile(r"[^.;]*?\b(?:but|while) (?:persists?|persisting|remains?|remaining) (?:in|on|at)\b")
+_LOOKALIKE = re.compile(
+    r"\b(?:shadows?|structures?|artifacts?|overlap\w*|technique|rotation|vessels?|vasculature|summation|folds?|island)\s*$"
+)
 _ENDS = re.compile(r"(?<!for)(?<!of)(?<!about)\s*(?:$|[,.;])")
 _MASKED = re.compile(
     r",\s*(xxx+)\s+(?:(?:a|the|subsegmental|focal|mild|minimal|linear|basilar|bibasilar|discoid|platelike|small|of)\s+){0,3}$"
@@ -184,7 +185,7 @@ class Clause:
     def _after(self, index: int) -> Item | None:
         """A negation or doubt that follows the mention, directly or behind a list that the mention is part of."""
         end = self.items[index].end
-        open_list = False
+        open_list = explained = False
         for other in self.items[index + 1 :]:
             if other.start < end or self.cut(end, other.start):
                 if other.start < end:
@@ -192,8 +193,11 @@ class Clause:
                 return None
             gap = self.text[end : other.start]
             if other.kind is Kind.LINK and self.text.startswith(("compat", "consist", "in keep"), other.start):
-                return None  # what follows is said of the explanation
-            if other.kind is Kind.NEGATION and gap.strip() in (":", "-") and not self.text[other.end :].strip(" .,;"):
+                explained = True
+            if explained and other.kind in (Kind.UNCERTAIN, Kind.UNCERTAIN_AFTER):
+                return None  # the doubt is about the explanation
+            denies = other.kind is Kind.NEGATION or self.text.startswith("negative", other.start)
+            if denies and gap.strip() in (":", "-") and not self.text[other.end :].strip(" .,;"):
                 return other  # a form's field: "Effusion: no"
             if other.kind is Kind.UNCERTAIN and _ENDS.match(self.text, other.end) and gap.count(" ") <= 3:
                 return other
@@ -202,7 +206,7 @@ class Clause:
             ):
                 held = ("," not in gap and not open_list) or self.text.startswith(("if", "which"), other.start)
                 return other if gap.count(" ") <= 8 and held else None
-            if other.kind is Kind.IGNORE and self.text.startswith(("may", "can", "could", "might"), other.start):
+            if other.kind is Kind.IGNORE and self.text.startswith(("may be", "may not", "can be"), other.start):
                 return other
             if other.kind is Kind.MENTION:
                 if not _LIST_GAP.match(gap):
@@ -238,7 +242,9 @@ class Clause:
                 if near:
                     return other
                 continue
-            beside = versus or (before and other.start - before[-1].end <= 30)  # "nipple shadow versus nodule"
+            beside = (before and other.start - before[-1].end <= 30) or (
+                versus and _LOOKALIKE.search(self.text, 0, other.start)  # "nipple shadow versus nodule"
+            )
             if (
                 beside
                 and self._near(other, behind)

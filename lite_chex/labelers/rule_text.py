@@ -28,6 +28,7 @@ _HEADER = re.compile(
 )
 _INLINE = re.compile(rf"(?<=[ \t])(?:(?P<silent>{_SILENT})|(?P<brief>{_BRIEF})|(?P<spoken>{_SPOKEN}))[ \t]*:", re.I)
 _FIRST_SENTENCE = re.compile(r"(?<!\bdr)(?<!\bvs)[.!?](?=\s+[A-Z_])|\n(?=[ \t]*[A-Z])")
+_FINDINGS = re.compile(r"\s*findings?\b", re.I)
 _BLANK_LINE = re.compile(r"\S[ \t]*\n[ \t]*\n")
 
 # Where a sentence ends: a full stop that is no decimal point, abbreviation or list number; a semicolon; a list item.
@@ -82,10 +83,13 @@ def _spoken(report: str) -> Iterable[tuple[int, int]]:
         if start < position:
             continue
         if kind != "spoken":
-            # A paragraph without a header is the report's own text again. So is, behind COMPARISON and the like, all
-            # behind the first sentence; also behind INDICATION, where the report would say nothing else.
+            # A paragraph without a header is the report's own text again. So is, where no FINDINGS follow, all behind
+            # the first sentence of COMPARISON and the like, and of INDICATION in a report that says nothing else.
             own = None if kind == "brief" else _BLANK_LINE.search(report, position, start)
-            if own is None and (kind == "brief" or (start == len(report) and not said)):
+            if kind == "brief":
+                findings = any(_FINDINGS.match(report, at) for at, _, _ in cuts if at >= start)
+                own = (_BLANK_LINE if findings else _FIRST_SENTENCE).search(report, position, start)
+            elif own is None and start == len(report) and not said:
                 own = _FIRST_SENTENCE.search(report, position, start)
             position = own.end() if own else start
         if position < start:

@@ -181,8 +181,10 @@ def _settle(said: list[Statement]) -> Certainty:
         return Certainty.POSITIVE
     doubts = [s for s in said if s.certainty is Certainty.UNCERTAIN]
     if doubts:
-        denial = said[-1].certainty is Certainty.NEGATIVE and said[-1].word and not said[-1].partial
-        return Certainty.NEGATIVE if denial and all(_same(d, said[-1]) for d in doubts) else Certainty.UNCERTAIN
+        later = said[said.index(doubts[-1]) + 1 :]
+        denials = [s for s in later if s.certainty is Certainty.NEGATIVE and s.word and not s.partial]
+        settled = any(all(_same(d, denial) for d in doubts) for denial in denials)
+        return Certainty.NEGATIVE if settled else Certainty.UNCERTAIN
     return Certainty.NEGATIVE
 
 

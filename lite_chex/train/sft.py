@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from lite_chex.recipe import Recipe
 
 TRAINED_ON = "trained_on.txt"
-"""Digests of all report texts that an SFT adapter has seen, also before ``sft.start_from``: none is held out later."""
+"""Digests of all report texts that an SFT adapter has seen, also before ``sft.start_from``: none of these is held out
+for validation later. Whoever has a text can tell whether it was among them."""
 
 
 def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold: bool = False) -> Path:
@@ -57,6 +58,8 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         )
     check_splits(recipe)
     start = Path(section.start_from) if section.start_from else None
+    if start is not None and not on_gold:
+        check_adapter(start)
     if on_gold:
         start = Stage(recipe, "sft").require("SFT on gold")
         parts, held_out = load_split(recipe, "preference"), validation_gold(recipe, "SFT on gold")
@@ -65,13 +68,17 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
     else:
         weak = merge(load_split(recipe, "train"), "train")
         seen = _trained_on(start)
+        if start and not seen:
+            console.print(
+                f"{start} does not say what it was trained on (no {TRAINED_ON}): held-out reports may be among it",
+                style="yellow",
+                highlight=False,
+            )
         parts, held_out = _split(weak, section.validation_fraction, recipe.seed, seen)
         seen |= {text_digest(text) for text in parts[0].texts}
         if section.variants:
             parts.append(_variants(parts[0], section.variants, recipe))
     check_base(recipe.model)
-    if start is not None:
-        check_adapter(start)
     # Seconds of imports: after everything that a user can get wrong.
     from trl import SFTConfig, SFTTrainer
 
@@ -176,25 +183,26 @@ def _trained_on(start: Path | None) -> set[str]:
     return set(path.read_text(encoding="utf-8").split()) if path and path.is_file() else set()
 
 
-def _split(
-    examples: Examples, fraction: float, seed: int, seen: Collection[str]
-) -> tuple[list[Examples], list[Examples]]:
-    """Hold out a fraction by patient and text, of what no earlier training has ``seen``."""
+def _split(examples: Examples, fraction: float, seed: int, seen: Set[str]) -> tuple[list[Examples], list[Examples]]:
+    """Hold out a fraction by patient and text, of what no earlier training has ``seen``: all of it where it is less.
+
+    Raises:
+        UserError: if there are too few reports, or none that was not seen.
+    """
     digests = [text_digest(report.text) for report in examples.reports]
-    groups = connected_groups(examples.reports)
-    fresh = sorted(i for group in groups if not any(digests[i] in seen for i in group) for i in group)
-    if not fresh:
+    groups = [g for g in connected_groups(examples.reports) if seen.isdisjoint(digests[i] for i in g)]
+    fresh = sorted(i for group in groups for i in group)
+    if seen and not fresh:
         raise UserError(
             "data.train: every report was in the training that sft.start_from goes on from, so none can be held out"
         )
-    share = fraction / (len(fresh) / len(examples))
-    held_out = fresh
-    if share < 1:
+    held_out, share = fresh, fraction * len(examples) / len(fresh) if seen else fraction
+    if not seen or (share < 1 and len(groups) > 1):
         split = split_reports([examples.reports[i] for i in fresh], {"train": 1 - share, "held_out": share}, seed)
         held_out = [fresh[i] for i in split["held_out"]]
     train = sorted(set(range(len(examples))) - set(held_out))
     if not train:
-        raise UserError("data.train: too few reports to hold some out for validation")
+        raise UserError("data.train: every report is new to sft.start_from and would be held out; add reports")
     return [examples.subset(train)], [examples.subset(held_out)]
 
 

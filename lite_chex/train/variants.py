@@ -3,7 +3,7 @@
 Most cells (finding x certainty) of a corpus are rare: a thousand reports hold two doubtful fractures. Drawing
 those two more often teaches two sentences. But doubt, denial and assertion are worded alike for every finding, so
 a sentence that doubts one finding becomes one that doubts another by exchanging the phrase. The rule labeler finds
-the phrases and labels the variant. Every cell gets as many variants as the next.
+the phrases and labels the variant. The cells are served in turn.
 
 No Finding is another matter: what is abnormal outside the findings has no list of names, and one such sentence turns
 it. A quarter of the variants are reports that gain or lose theirs.

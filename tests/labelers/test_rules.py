@@ -83,6 +83,10 @@ NEGATION = [
     ("Pneumothorax - no.", "PX:n"),
     ("Fracture can be excluded.", "FX:n"),
     ("No acute or healed fracture.", "FX:n"),
+    ("Fracture: negative.", "FX:n"),
+    ("No effusion, old fracture, or pneumothorax.", "PE:n FX:n PX:n"),
+    ("The pleura is not thickened.", ""),
+    ("Lung markings are not increased.", ""),
 ]
 SCOPE_ENDS = [
     ("No pneumothorax, but a small left effusion is present.", "PX:n PE:p"),
@@ -128,6 +132,10 @@ PSEUDO = [
     ("Nodule not previously seen.", "LL:p"),
     ("Slight resolution of the edema.", "ED:p"),
     ("The consolidation has largely cleared.", "CO:p"),
+    ("Acute versus chronic rib fracture.", "FX:p"),
+    ("There is little if any change in the left effusion.", "PE:p"),
+    ("There is a small effusion that could be missed.", "PE:p"),
+    ("The effusion may obscure a nodule.", "PE:p"),
 ]
 HEDGES = [
     ("Possible small left pleural effusion.", "PE:u"),
@@ -238,6 +246,8 @@ ANATOMY = [
     ("Heart big, unchanged.", "CM:p"),
     ("Heart size is obscured but is probably enlarged.", "CM:u"),
     ("Heart size is difficult to assess but appears mildly enlarged.", "CM:p"),
+    ("Heart size is normal but large left effusion.", "CM:n PE:p"),
+    ("The heart is non-enlarged.", "CM:n"),
 ]
 VOCABULARY = [
     ("Hilar and pulmonary vascular congestion.", "ED:p"),
@@ -303,6 +313,10 @@ RESOLUTION = [
     ("Atelectasis has cleared on the left but persists on the right.", "AT:p"),
     ("The effusion has resolved, but the atelectasis persists.", "PE:n AT:p"),
     ("The effusion has resolved and the patient remains intubated.", "PE:n"),
+    ("The edema has cleared but the patient remains intubated.", "ED:n"),
+    ("The opacity consistent with pneumonia is no longer seen.", "LO:n PN:n"),
+    ("The edema has spontaneously resolved.", "ED:n"),
+    ("The left effusion resolved.", "PE:n"),
 ]
 NO_MENTION = [
     ("INDICATION: Evaluate for pneumonia.\nFINDINGS: Heart size is normal.", "CM:n"),
@@ -328,6 +342,9 @@ NO_MENTION = [
     ("HISTORY: Fracture. Known nodule.\nIMPRESSION: No effusion.", "PE:n"),
     ("INDICATION: Pneumonia.\nNo effusion.", "PE:n"),
     ("FINDINGS: No effusion. INDICATION: Pneumonia. Fracture.", "PE:n"),
+    ("COMPARISON: Radiograph of ___. CT which showed a nodule.\n\nFINDINGS: Clear lungs.", "LO:n"),
+    ("COMPARISON: None. Heart size is normal.\nIMPRESSION: Small effusion.", "CM:n PE:p"),
+    ("INDICATION: Pneumonia. The lungs are clear.", "LO:n"),
 ]
 SETTLED = [
     ("Possible small left pneumothorax. Repeat view shows no pneumothorax.", "PX:n"),
@@ -343,6 +360,7 @@ SETTLED = [
     ("Possible nodule. No other nodules.", "LL:u"),
     ("Questionable rib fracture. No displaced fracture.", "FX:u"),
     ("Concerning for infection. No active tuberculosis.", "PN:u"),
+    ("Possible infection. No pneumonia or tuberculosis.", "PN:n"),
 ]
 ROUGH = [
     ("NO FOCAL CONSOLIDATION, PLEURAL EFFUSION OR PNEUMOTHORAX.", "CO:n PE:n PX:n"),
