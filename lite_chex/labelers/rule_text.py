@@ -85,12 +85,13 @@ def _spoken(report: str) -> Iterable[tuple[int, int]]:
         if kind != "spoken":
             # A paragraph without a header is the report's own text again. So is, where no FINDINGS follow, all behind
             # the first sentence of COMPARISON and the like, and of INDICATION in a report that says nothing else.
-            own = None if kind == "brief" else _BLANK_LINE.search(report, position, start)
             if kind == "brief":
                 findings = any(_FINDINGS.match(report, at) for at, _, _ in cuts if at >= start)
                 own = (_BLANK_LINE if findings else _FIRST_SENTENCE).search(report, position, start)
-            elif own is None and start == len(report) and not said:
-                own = _FIRST_SENTENCE.search(report, position, start)
+            else:
+                own = _BLANK_LINE.search(report, position, start)
+                if own is None and start == len(report) and not said:
+                    own = _FIRST_SENTENCE.search(report, position, start)
             position = own.end() if own else start
         if position < start:
             yield position, start
