@@ -24,13 +24,15 @@ _ATTRIBUTE_GAP = re.compile(
 _STATES_JOINED = re.compile(r"^\s*(?:and|but|to|or|/)?\s*$")
 _STATE_GAP = re.compile(
     r"^[\s,]*(?:(?:and|to|but|in|size|mildly|slightly|moderately|grossly|otherwise|again|remains|at|the|upper|is|appears|"
-    r"likely|probably|for|or|borderline)\s*)*$"
+    r"likely|probably|for|or|borderline|may|might|could|be)\s*)*$"
 )
 _STATE_ENDS = re.compile(r"\s*(?:$|[,.;]|(?:in size|compared|since|from|than|and|with|without|but|on)\b)")
 _INFLATED = re.compile(r"^[a-z\s]*\b(?:inflated|expanded|aerated) and (?:grossly )?$")
 _PLEURA_FREE = re.compile(
-    r"\bpleural? (?:\w+ )?(?:(?:show|demonstrate)s? no|without) (?:acute |significant )*abnormalit\w+"
+    r"\bpleural? (?:(?!disease|thick|plaqu|scar)\w+ )?(?:(?:show|demonstrate)s? no|without) (?:acute |"
+    r"significant )*abnormalit\w+"
 )
+_ASIDE = re.compile(r"\b(?:by|given|due to|secondary to|because of) (?:\w+ ){0,2}$")
 _OTHERWISE_CLEAR = re.compile(r"\botherwise,? (?:grossly |essentially )?clear\b")
 _STILL_CLEAR = re.compile(r"(?:\bbut|\bwhich|,)\s*(?:they\s+)?(?:are\s+)?(?:otherwise\s+)?(?:grossly\s+)?$")
 
@@ -70,6 +72,11 @@ def _following(clause: Clause, index: int) -> list[int]:
         if other.start < end:
             continue
         gap = clause.text[end : other.start]
+        if other.kind is Kind.SUBJECT and _ASIDE.search(clause.text, 0, other.start):
+            continue  # "heart size is accentuated by low lung volumes and is enlarged"
+        if clause.text.startswith("which", other.start) and not gap.strip(" ,"):
+            end = other.end
+            continue
         verb = verb or bool(_LINKING.search(gap))
         if clause.cut(end, other.start) or (verb and "," in gap):
             return _still_clear(clause, end, at)

@@ -19,7 +19,7 @@ SUBJECTS: Mapping[str, Sequence[str]] = {
     "mediastinum": (
         r"mediastin(?:um|al)(?: silhouettes?| contours?| structures| size| width| shadow| borders?| margins?|"
         r" outlines?)?(?: contours?)?",
-        r"superior mediast\w+",
+        r"(?:superior|upper) mediastin(?:um|al)(?: silhouettes?| contours?| structures| width| borders?| margins?)?",
     ),
     "both": (
         r"cardio ?(?:mediastin\w+|mediastinum)(?: silhouettes?| contours?| size| structures| shadow| borders?|"
@@ -105,7 +105,7 @@ STATES: Mapping[str, Sequence[str]] = {
         r"upper (?:limits? )?(?:of )?normal (?:to|or) (?:mildly |slightly |minimally |borderline )*enlarged",
         r"normal (?:to|or) (?:mildly |slightly |minimally |borderline )*(?:enlarged|increased|prominent)",
     ),
-    "clear": (r"clear\w*", r"aerated", r"free of (?:active |acute )?disease"),
+    "clear": (r"clear\w*", r"aerated", r"free of fluid", r"free of (?:active |acute )?disease"),
     "same": (r"difficult to assess", r"stable", r"unchanged", r"similar", r"obscured", r"shifted"),
 }
 
@@ -145,7 +145,7 @@ REMOVAL: Sequence[str] = (r"remov(?:al|ed)(?: of)?", r"explant\w+", r"extubat\w+
 NEGATION_AFTER: Sequence[str] = (
     r"(?:is |are |was |were |has been |have been )?(?:not|no longer) (?:(?!well|optimally|previously|fully|"
     r"completely)\w+ )?(?:seen|identified|present|evident|visuali[sz]ed|"
-    r"appreciated|demonstrated|noted|found|detected|observed|visible|apparent|shown|suggested|suspected|definit\w+)",
+    r"appreciated|demonstrated|noted|found|detected|observed|visible|apparent|shown|suggested|suspected|definite)",
     r"(?:is|are) (?:absent|negative(?! for))",
     r"(?:has|have) (?:(?!not|near|almost|partial|partly|incomplete|largely|mostly|virtually|substantially|"
     r"significantly)\w+ )?(?:resolved|cleared|disappeared)",
@@ -195,6 +195,7 @@ UNCERTAIN: Sequence[str] = (
     r"appearance xxx+",
     r"potential(?:ly)?",
     r"seem(?:s|ingly)?",
+    r"either(?! (?:lung|side|view|hemithorax|hemidiaphragm|base|apex|hilum|upper|lower|of|the)\b)(?= [^.;]*\bor\b)",
 )
 UNCERTAIN_AFTER: Sequence[str] = (
     r"(?:cannot|can not|can't|could not|may not) (?:\w+ )?be (?:\w+ (?:or )?)?(?:excluded|ruled out)",
@@ -212,10 +213,12 @@ UNCERTAIN_AFTER: Sequence[str] = (
     r"not excluded",
     r"(?:is |are |was |were )?(?:felt |considered |thought |deemed )?(?:to be )?(?:much |also )?less likely",
     r"(?:is|are) (?:also )?(?:in|on|within|part of) the differential(?: diagnosis)?",
-    r"(?:is|are) (?:also )?(?:presumed|(?:likely|probably|possibly) (?:still )?present)",
+    r"(?:is|are) (?:also )?(?:presumed|(?:likely|probably|possibly|presumably) (?:still )?present)",
     r"(?:may|might|could) (?:also )?(?:have|give) (?:the|a|an) (?:same|similar|identical) appearance",
     r"if (?:any|present|still present)(?: at all)?",
     r"in the (?:appropriate|proper|right|correct)(?: \w+)? (?:setting|context)",
+    r"(?:is|are|remains?) (?:also |still )?of concern(?! for)",
+    r"(?:is|are) not favou?red",
 )
 IGNORE: Sequence[str] = (
     r"histor(?:y|ies) of",
@@ -231,6 +234,8 @@ IGNORE: Sequence[str] = (
     r"recommend\w*",
     r"(?:to|and) (?:document|ensure|confirm|demonstrate) (?:interval |complete )*(?:resolution|clearing|clearance)"
     r"(?: of)?",
+    r"(?:to|and) (?:ensure|confirm|document|(?:be|make) (?:sure|certain))(?: that)? (?:there (?:is|are) )?"
+    r"(?:no|absence of|lack of)",
     r"(?:may|can) (?:still )?be (?:\w+ )?(?:missed|occult|masked|obscured|overlooked|inapparent|"
     r"difficult to (?:detect|see|appreciate|identify))",
     r"may not be (?:demonstrated|visible|visualized|apparent|seen|detected)",
@@ -252,6 +257,7 @@ PSEUDO: Sequence[str] = (
     r"(?: (?:on|in|at))?(?: (?:the|a|any|most|recent)){0,3} (?:prior|previous|previously|earlier|last|comparison|old)",
     r"(?:is |are |was |were )?not previously (?:seen|present|identified|evident|visuali[sz]ed|noted|apparent)",
     r"if any (?:\w+ )?change",
+    r"or (?:interval |significant )?(?:change|increase|progression|worsening) (?:in|of)",
     r"no (?:prior|previous|comparison)\w*",
     r"without (?:prior|previous|comparison|difficulty|contrast)\w*",
     r"in the absence of",
@@ -267,7 +273,15 @@ LINKS: Sequence[str] = (
     r"with respect to",
     r"(?:but )?not (?:diagnostic|specific|definitive|pathognomonic)(?: of| for)?",
 )
-ALTERNATIVES: Sequence[str] = (r"or", r"and/or", r"versus", r"vs", r"alternatively")
+ALTERNATIVES: Sequence[str] = (
+    r"or",
+    r"and/or",
+    r"versus",
+    r"vs",
+    r"alternatively",
+    r"(?:is |are )?(?:felt |thought |considered )?(?:to be )?(?:much |far )?(?:less|more) likely than",
+    r"(?:is |are )?(?:slightly |strongly |somewhat |clearly )?(?:favou?red|preferred) over",
+)
 TERMINATORS: Sequence[str] = (
     r"but",
     r"however",

@@ -28,7 +28,7 @@ PN, AT, PX, PE, PO, FX, SD = (
 OTHER = "Other abnormality"
 """Not a finding: an abnormality outside the set, which alone forbids No Finding."""
 
-_CALCIFIED = r"calcif\w+ (?:[\w.]+ ){0,4}?(?:nodul\w+|densit\w+|opacit\w+|mass(?:es)?|lesions?)(?: nodul\w+)?"
+_CALCIFIED = r"calcif\w+ (?:(?!and\b)[\w.]+ ){0,4}?(?:nodul\w+|densit\w+|opacit\w+|mass(?:es)?|lesions?)(?: nodul\w+)?"
 
 FINDING_PHRASES: Mapping[str, Sequence[str]] = {
     EC: (
@@ -53,7 +53,7 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"densit(?:y|ies)",
         r"interstitial (?:lung |pulmonary )?(?:markings?|prominence|patterns?|disease|changes?|thickening|"
         r"accentuation|fibrosis|"
-        r"abnormalit\w+|coarsening|densit\w+|process|infiltrat\w+|scarring|reticula\w+)",
+        r"abnormalit\w+|textures?|coarsening|densit\w+|process|infiltrat\w+|scarring|reticula\w+)",
         r"reticul\w+(?: (?:opacit\w+|markings?|densit\w+|pattern|changes?))?",
         r"(?:increased|prominent|coarse\w*|accentuated|thickened) (?:(?:\w+ )?(?:lung|pulmonary|bronchovascular|"
         r"peribronchial|parenchymal|perihilar|basilar) )?markings",
@@ -64,7 +64,7 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"(?:lung|pulmonary|bronchovascular|interstitial|perihilar) markings (?:are |appear )(?:(?!not|less)\w+ )?"
         r"(?:increased|prominent|coarse\w*|accentuated)",
         r"(?:coarse\w*|thickened) (?:pulmonary )?interstitium",
-        r"interstitium (?:is |appears )(?:(?!not|less)\w+ )?(?:prominent|coarse\w*|thick\w*)",
+        r"(?:pulmonary )?interstitium (?:is |appears )(?:(?!not|less)\w+ )?(?:prominent|coarse\w*|thick\w*)",
         r"haz(?:e|iness)",
         r"ground glass\w*",
     ),
@@ -79,6 +79,7 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"metasta\w+",
         r"carcinoma\w*",
         r"lung cancer",
+        r"scar carcinoma",
         r"cavit(?:y|ies|ary|ation|ations|ating) ?(?:lesions?|mass(?:es)?)?",
         r"lesions?",
     ),
@@ -120,6 +121,8 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"(?:fissural )?fluid (?:is )?(?:seen |tracking )?(?:in|into|within|along) the (?:\w+ ){0,2}fissures?",
         r"(?:localized|loculated|layering|fissural) (?:pleural )?fluid",
         r"fluid (?:is seen |seen |present )?(?:in|within|at) the (?:\w+ ){0,3}(?:costophrenic|sulc)\w*",
+        r"fluid(?=\s(?:or|versus|vs)\s(?:\w+\s)?(?:pleural|thicken))",
+        r"fluid(?:(?<=thickening\sor\sfluid)|(?<=thickening\sversus\sfluid)|(?<=thickening\svs\sfluid))",
         r"pleural (?:and|or) pericardial effusions?",
         r"hydrothora\w+",
         r"empyema",
@@ -152,8 +155,10 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"electronic cardiac device",
         r"cardiac (?:conduction |electronic |pacing |pacer )?(?:device|generator|leads?)",
         r"leads?",
-        r"picc(?: lines?| catheters?)?",
+        r"picc?(?: lines?| catheters?)",
+        r"picc",
         r"port(?:s|acath|a cath)?(?: a cath)?",
+        r"xxx+\-a\-xxx+ (?:tip|with|in|is|has|remains)",
         r"mediport",
         r"catheters?",
         r"(?:central|venous|subclavian|jugular|ij|support|picc|dialysis|arterial|infusion|cv) (?:venous )?lines?",
@@ -194,6 +199,7 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"telemetry",
         r"balloon pump",
         r"lvad",
+        r"drains?(?! (?:the|into|this))",
         r"anchors?",
         r"device",
         r"devices",
@@ -216,6 +222,9 @@ NOT_FINDINGS: Sequence[str] = (
     r"pericardial effusions?",
     r"joint effusions?",
     r"mass effect",
+    r"densit(?:y|ies) (?:material )?(?:seen |noted |projecting )?(?:in|within|over) (?:the )?(?:(?:left|right|mid|"
+    r"upper|lower) ){0,2}(?:abdom|quadrant|colon|bowel|stomach|breast|liver|spleen|neck|axilla|chest wall)\w*",
+    r"densit(?:y|ies) (?:\w+ ){0,6}(?:gunshot|bullet|shrapnel|pellets?)\w*",
     r"failure to",
     r"aspiration precautions?",
     r"body mass",
@@ -326,9 +335,13 @@ OTHER_PHRASES: Sequence[str] = (
     r"pneumoperiton\w+",
     r"subcutaneous (?:air|emphysema)",
     r"dextrocardia",
+    r"(?:right(?: sided)?|double) aortic (?:arch|xxx\w*)",
+    r"aberrant (?:right |left )?subclavian",
+    r"double densit\w+",
     r"situs inversus",
     r"pectus",
     r"stranding",
+    r"(?:asbestos related )?pleural disease",
     r"honeycomb\w*",
     r"pericardial effusions?",
     r"thicken\w+",
@@ -356,5 +369,7 @@ OTHER_PHRASES: Sequence[str] = (
     r"thyroid|abdominal|pericardial|cardiophrenic|"
     r"vascular|spinal|vertebral) (?:densit\w+|opacit\w+|mass(?:es)?|nodul\w+|lesions?|metasta\w+)",
     r"chest wall (?:mass|lesion)",
-    r"pleural (?:based )?(?:densit\w+|opacit\w+|lesions?)",
+    r"pleural (?:based )?(?:densit\w+|lesions?)",
+    r"pleural (?:based )?opacit\w+(?! (?:is |are )?(?:seen |noted )?(?:in|within) the (?:(?:left|right|mid|upper|"
+    r"middle|lower) )*(?:lung|lobe))",
 )

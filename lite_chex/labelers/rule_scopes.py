@@ -25,7 +25,8 @@ _PRONOUN = re.compile(r"(?:this|these|it|they)\b")
 _AS_IT_IS = "stable|unchanged|mild|mildly|minimal|minimally|moderate|persistent|small|tiny|trace|improved|again|there"
 _IN_A_LIST = r"(?<!\bor)(?<!nor)(?<!and)(?<!the)(?<!\ba)(?<!\bof)(?<!\bin)(?<!even)(?<!any)(?<!with)(?<!large)(?<!\bto)"
 _DESCRIBED = re.compile(
-    rf"(?:,|,?\s+and)\s+(?:(?:an?|only|the)\s+)*(?=(?:{_AS_IT_IS})\b)"
+    rf"(?:,|,?\s+and)\s+(?:(?:an?|only|the)\s+)*(?=(?:{_AS_IT_IS})\b)(?![^,;]*,\s*(?:or|nor)\b)"
+    r"|\b(?:seen|identified|noted|evident|visuali[sz]ed),\s+(?!and\b|or\b|nor\b|[^;]*\b(?:or|nor)\b)"
     r"|,?\s+and\s+an?\s+(?=(?:old|healed|healing|chronic|large)\b)"
     rf"|{_IN_A_LIST}(?<![,/])\s(?=(?:{_AS_IT_IS})\b)"
     r"|,?\s+and\s+(?=[^,;]*?\b(?:persists?|remains?|(?:is|are|has|have)\s+(?:(?:now|again|still|also|essentially|"
@@ -38,13 +39,29 @@ _LIST_GAP = re.compile(
 )
 # "has cleared on the left but persists on the right"
 _ELSEWHERE = re.compile(r"[^.;]*?\b(?:but|while) (?:persists?|persisting|remains?|remaining) (?:in|on|at)\b")
+_APPOSITION = re.compile(r",\s[^,]*\w[^,]*$")  # "opacity, infarct versus pneumonia"
 _LOOKALIKE = re.compile(
     r"\b(?:shadows?|structures?|artifacts?|overlap\w*|technique|rotation|vessels?|vasculature|summation|folds?|island)\s*$"
 )
 _ENDS = re.compile(r"(?<!for)(?<!of)(?<!about)\s*(?:$|[,.;])")
 _MASKED = re.compile(
-    r",\s*(xxx+)\s+(?:(?:a|the|subsegmental|focal|mild|minimal|linear|basilar|bibasilar|discoid|platelike|small|of)\s+){0,3}$"
+    r"(?:,|opacit\w+|densit\w+|disease)\s*(xxx+)\s+(?:(?:a|the|subsegmental|focal|mild|minimal|linear|basilar|bibasilar|"
+    r"discoid|platelike|small|of|residual|passive|compressive|some|early|developing|associated)\s+){0,3}$"
 )
+_OLD_FILM = re.compile(
+    r"(?:on |in )?(?:the |an? )?(?:old|prior|previous|earlier)\b[^,;]{0,20}"
+    r"\b(?:films?|exam|stud|radiograph|images?|ct|x ?ray)"
+)
+# "suspected mass with obstructive atelectasis"
+_CONSEQUENCE = re.compile(
+    r"(?<!,) with (?:\w+ )?(?:associated|obstructive|post[ -]?obstructive|resultant|resulting|distal|"
+    r"secondary) (?:\w+ ){0,2}$"
+)
+_CAUSED = ("atelecta", "collaps", "pneumon", "infect")
+_SOME_OF = re.compile(r"\b(?:most|much|some|part|half|portions?|majority) of (?:the |this )?(?:\w+ ){0,3}$")
+_GIVEN = re.compile(r"(?:given|with|in (?:an?|this|the) (?:\w+ )?patient|in (?:view|light) of)\b")
+# "suspected at the apex"
+_IN_PLACE = re.compile(r"(?:suspected|possible|questioned|questionable|probable|likely) (?:at|in|on|along|within|of)\b")
 _LOOKS = ("opaci", "densit", "airspace", "air space", "interstit", "reticul", "haz", "increased")
 _ADJECTIVES = (
     "possibl",
@@ -136,30 +153,36 @@ class Clause:
         item = self.items[index]
         doubt: Item | None = None
         unchanged = False
+        cause = self._cause(item)
         for other in reversed(self.items[:index]):
             if other.start >= item.start:
                 continue
-            if self.cut(other.end, item.start):
+            end = cause if other.end <= cause else item.start
+            if self.cut(other.end, end):
                 break
             kind = other.kind
             if kind is Kind.IGNORE:
+                if self._ends_with_comma(other, item):
+                    break
                 if doubt and self._only_advises(other, doubt):
                     break
                 return None
             if kind is Kind.PSEUDO:
                 unchanged = "chang" in self.text[other.start : other.end]  # "no change in the opacities or effusion"
                 break
-            if kind is Kind.NEGATION and self.cut(other.start, item.start, denial=True):
+            if kind is Kind.NEGATION and self.cut(other.start, end, denial=True):
                 break
             if kind is Kind.NEGATION or (kind is Kind.REMOVAL and vocabulary.SD in item.names):
                 return Certainty.NEGATIVE, other
-            if kind is Kind.UNCERTAIN and doubt is None and self._reaches(other, item):
+            if kind is Kind.UNCERTAIN and doubt is None and self._reaches(other, end):
                 doubt = other
         after = self._after(index)
         if after is not None:
             if after.kind is Kind.IGNORE:
                 return None
             if after.kind not in (Kind.UNCERTAIN_AFTER, Kind.UNCERTAIN):
+                if self.text.startswith(("was", "were"), after.start) and _OLD_FILM.match(self.text):
+                    return None  # "the old film was reviewed, and the nodule was not seen"
                 rest = _ELSEWHERE.match(self.text, after.end)
                 if rest and not any(after.end < at < rest.end() for at in self._mentions):
                     return Certainty.POSITIVE, None
@@ -167,6 +190,17 @@ class Clause:
             doubt = doubt or after
         doubt = doubt or (None if unchanged else self._alternative(index)) or self._masked(index)
         return (Certainty.UNCERTAIN, doubt) if doubt else (Certainty.POSITIVE, None)
+
+    def _cause(self, item: Item) -> int:
+        """Where the cause ends whose consequence the mention is ("suspected mass with obstructive atelectasis"): what
+        is said of the cause holds for both. Without a cause, where the mention begins."""
+        cause = self.text.startswith(_CAUSED, item.start) and _CONSEQUENCE.search(self.text, 0, item.start)
+        return cause.start() if cause else item.start
+
+    def _ends_with_comma(self, history: Item, item: Item) -> bool:
+        """ "Given the history of trauma, rib fractures ...": the history ends at the comma."""
+        said = self.text.startswith(("histor", "h/o"), history.start) and _GIVEN.match(self.text)
+        return bool(said) and "," in self.text[history.end : item.start]
 
     def _only_advises(self, advice: Item, doubt: Item) -> bool:
         """Advice that does not take the doubt behind it back ("recommend CT, as it may represent a nodule")."""
@@ -176,8 +210,8 @@ class Clause:
             ("may", "might", "could"), doubt.start
         )
 
-    def _reaches(self, cue: Item, item: Item) -> bool:
-        between = self.text[cue.end : item.start]
+    def _reaches(self, cue: Item, end: int) -> bool:
+        between = self.text[cue.end : end]
         if self.text.startswith(_ADJECTIVES, cue.start):
             return "," not in between and not re.search(r"\bwith\b", between)
         return True
@@ -201,9 +235,13 @@ class Clause:
                 return other  # a form's field: "Effusion: no"
             if other.kind is Kind.UNCERTAIN and _ENDS.match(self.text, other.end) and gap.count(" ") <= 3:
                 return other
+            if other.kind is Kind.UNCERTAIN and gap == " " and _IN_PLACE.match(self.text, other.start):
+                return other
             if other.kind in (Kind.NEGATION_AFTER, Kind.UNCERTAIN_AFTER) or (
                 other.kind is Kind.REMOVAL and vocabulary.SD in self.items[index].names
             ):
+                if other.kind is Kind.NEGATION_AFTER and _SOME_OF.search(self.text, 0, self.items[index].start):
+                    return None
                 held = ("," not in gap and not open_list) or self.text.startswith(("if", "which"), other.start)
                 return other if gap.count(" ") <= 8 and held else None
             if other.kind is Kind.IGNORE and self.text.startswith(("may be", "may not", "can be"), other.start):
@@ -233,6 +271,8 @@ class Clause:
                     continue
                 gap = self.text[before[at].end : other.start]
                 near = len(gap) <= 2 or ((versus or self._near(other, behind)) and len(gap) <= 30)
+                if before[at] is item and self.text.startswith(_LOOKS, item.start) and _APPOSITION.match(gap):
+                    return None
                 while near and before[at].start > item.start:
                     at -= 1
                     if at < 0 or self.text.startswith(_LOOKS, before[at].start):
@@ -243,7 +283,7 @@ class Clause:
                     return other
                 continue
             beside = (before and other.start - before[-1].end <= 30) or (
-                versus and _LOOKALIKE.search(self.text, 0, other.start)  # "nipple shadow versus nodule"
+                _LOOKALIKE.search(self.text, 0, other.start)  # "nipple shadow versus nodule"
             )
             if (
                 beside
@@ -261,6 +301,6 @@ class Clause:
         """A masked word between a comma and the mention stood for "likely" ("opacity, XXXX atelectasis")."""
         item = self.items[index]
         mask = _MASKED.search(self.text, 0, item.start)
-        if mask is None or not any(i.kind is Kind.MENTION and i.end <= mask.start() for i in self.items[:index]):
+        if mask is None or not any(i.kind is Kind.MENTION and i.end <= mask.start(1) for i in self.items[:index]):
             return None
         return Item(Kind.UNCERTAIN, mask.start(1), mask.end(1))

@@ -11,9 +11,21 @@ from lite_chex.labelers.rule_anatomy import anatomy
 from lite_chex.labelers.rule_lexicon import Kind, Lexicon
 from lite_chex.labelers.rule_scopes import Clause, Statement, statement
 
-_CALCIFIED_AFTER = re.compile(r"^(?:(?!\b(?:not|non|without|no|un)\b)[^.]){0,90}?\bcalcifi\w+")
+# Not "a nodule and hilar calcifications", and not "nodules, most of which are calcified": the others are not.
+_CALCIFIED_AFTER = re.compile(
+    r"^(?:(?!\b(?:not|non|without|no|un|(?:most|some|many|several|majority|few) of|hilar|mediastinal|aort\w+|vascular|"
+    r"coronary)\b)[^.]){0,90}?\bcalcifi\w+"
+)
 _PLEURAL_PLACE = re.compile(r"\bpleural (?:space|sinus|surface|recess|reflection)")
-_PLEURA_BEFORE = re.compile(r"\bpleura\w* \w+,? (?:or|and|nor) $")
+_PLEURA_BEFORE = re.compile(
+    r"\bpleura\w* \w+,? (?:or|and|nor|and/or|versus|vs) $"
+    r"|^pleurae?: (?:no )?(?:\w+ (?:or|and) )?$"
+    r"|\bpleura\w* (?:opacit|densit|abnormalit)\w+,? (?:\w+ ){0,5}?(?:with|represents?|reflects?|suggests?|of|to) $"
+)
+_PLEURAL_SCAR = re.compile(
+    r"\bpleural (?:effusions?|fluid) (?:or|and/or|versus|vs) scar\w*\b"
+    r"(?! (?:in|at|of) the (?:\w+ ){0,2}(?:lung|lobe|base))"
+)
 _PARTIAL = re.compile(
     r"\b(?:large|larger|sizable|massive|other|additional|new|further|displaced|tension|alveolar|overt|frank|gross) "
     r"(?:\w+ )?$"
@@ -68,7 +80,11 @@ def _refine(text: str, statements: list[Statement]) -> list[Statement]:
             s = replace(s, finding=vocabulary.OTHER)
         if s.finding == vocabulary.FX and (_BROKEN.search(text) or (_HARDWARE.search(text) and not _BONE.search(text))):
             continue
-        if s.finding == vocabulary.LO and text.startswith("scar", s.start) and _PLEURAL_PLACE.search(text):
+        if (
+            s.finding == vocabulary.LO
+            and text.startswith("scar", s.start)
+            and (_PLEURAL_PLACE.search(text) or _PLEURAL_SCAR.search(text))
+        ):
             s = replace(s, finding=vocabulary.PO)
         if s.finding == vocabulary.PE and s.certainty is not Certainty.NEGATIVE and "abnormal" in text[s.start : s.end]:
             continue

@@ -31,9 +31,10 @@ _FIRST_SENTENCE = re.compile(r"(?<!\bdr)(?<!\bvs)[.!?](?=\s+[A-Z_])|\n(?=[ \t]*[
 _FINDINGS = re.compile(r"\s*findings?\b", re.I)
 _BLANK_LINE = re.compile(r"\S[ \t]*\n[ \t]*\n")
 
-# Where a sentence ends: a full stop that is no decimal point, abbreviation or list number; a semicolon; a list item.
+# Where a sentence ends: a full stop that is no decimal point, abbreviation or list number; behind a question mark
+# (a cue of the sentence); a semicolon; a list item.
 _STOP = re.compile(
-    r"(?<![\d])[.!]+(?=\s|$|[A-Za-z(])|(?<=[a-zA-Z)])\?+(?=\s|$)|(?<=\d)[.!?]+(?=\s*$|\s+[A-Z(]|[A-Z])|;|\n[ \t]*\n|"
+    r"(?<![\d])[.!]+(?=\s|$|[A-Za-z(])|(?<=[a-zA-Z)]\?)(?=\s|$)|(?<=\d)[.!?]+(?=\s*$|\s+[A-Z(]|[A-Z])|;|\n[ \t]*\n|"
     r"\n(?=[ \t]*(?:\d{1,2}[.)]|[-*\u2022]))"
     r"|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])"
 )
