@@ -50,6 +50,9 @@ class Source(Section):
     presence: bool = Field(False, description="The labels are presence codes (1 coded, empty not, A/x unscored)")
     text_column: str | None = None
     id_column: str | None = None
+    split: str | None = Field(
+        None, description="Only the rows whose column `split` says so (train, validation, test), as prepare writes it"
+    )
     limit: int | None = Field(None, ge=1, description="Use only so many reports (a seeded choice)")
     name: str | None = Field(None, description="How tables name this source")
 
@@ -69,6 +72,11 @@ class DataSection(Section):
     preference: list[Source] = Field(default_factory=list, description="Gold standing in for experts: makes pairs")
     preference_pairs: list[str] = Field(default_factory=list, description="JSONL files of pairs that people made")
     test: list[Source] = Field(default_factory=list, description="Gold that no stage sees before eval")
+    shared: Literal["refuse", "leave_out"] = Field(
+        "refuse",
+        description="Reports whose patient or text stands in two splits: refuse the recipe, or keep them in the later "
+        "split alone (train, preference, validation, test)",
+    )
 
 
 class Trained(Section):

@@ -22,10 +22,10 @@ from lite_chex.annotate.sources import load_reports
 from lite_chex.annotate.store import Store
 from lite_chex.data.files import atomic_path
 from lite_chex.data.preferences import read_pairs, write_pairs
-from lite_chex.data.readers import iter_reports
 from lite_chex.data.records import Report
 from lite_chex.data.splits import without_shared
 from lite_chex.errors import UserError
+from lite_chex.train.examples import labelled_reports
 from lite_chex.train.lineage import PAIRS, record_pairs, require_fresh
 from lite_chex.train.preferences import make_preferences
 from lite_chex.train.run import PAIRS_FILE, Stage
@@ -185,8 +185,7 @@ def _unseen(round_: Round, reports: list[Report]) -> list[Report]:
     splits: dict[str, list[Report]] = {}
     for split in ("test", "validation"):
         sources = getattr(round_.recipe.data, split)
-        known = [r for s in sources for r in iter_reports(Path(s.reports), s.text_column, s.id_column)]
-        splits[split] = [r for r in known if r.error is None]
+        splits[split] = [report for source in sources for report in labelled_reports(source, round_.recipe)[0]]
     judged: set[str] = set()
     for number in range(1, round_.number):
         with Store(round_.dir.parent / f"loop-{number}" / STORE_FILE, create=False) as store:

@@ -19,6 +19,8 @@ from lite_chex.errors import UserError
 
 TEXT_COLUMNS = ("report", "text", "Report Impression", "Reports")
 ID_COLUMNS = ("study_id", "uid", "id", "path_to_image")
+SPLIT_COLUMN = "split"
+SPLIT_NAMES = {"val": "validation", "valid": "validation", "validate": "validation", "dev": "validation"}
 PATIENT_COLUMNS = ("patient_id", "subject_id", "deid_patient_id")
 SECTION_COLUMNS = {
     "findings": ("findings", "section_findings"),
@@ -37,6 +39,7 @@ class ReportColumns:
     patient: str | None
     findings: str | None
     impression: str | None
+    split: str | None
 
 
 def report_columns(path: Path) -> list[str]:
@@ -72,6 +75,7 @@ def choose_columns(table: Table, text_column: str | None = None, id_column: str 
         patient=_first(PATIENT_COLUMNS, present),
         findings=sections["findings"],
         impression=sections["impression"],
+        split=_first((SPLIT_COLUMN,), present),
     )
 
 
@@ -108,16 +112,17 @@ def iter_reports(path: Path, text_column: str | None = None, id_column: str | No
 
 
 def _iter_reports(table: Table, columns: ReportColumns) -> Iterator[Report]:
-    roles = ("text", "id", "patient", "findings", "impression")
+    roles = ("text", "id", "patient", "findings", "impression", "split")
     read = [(role, name) for role in roles if (name := getattr(columns, role)) is not None]
     for row in table.rows([name for _, name in read]):
         yield report_of(row, dict(zip((role for role, _ in read), row.cells)))
 
 
 def report_of(row: Row, cells: dict[str, object]) -> Report:
-    """The report in a row. cells: by role: text, id, patient, findings, impression (any may be missing)."""
+    """The report in a row. cells: by role: text, id, patient, findings, impression, split (any may be missing)."""
     study_id = id_text(cells.get("id"))
     patient_id = id_text(cells.get("patient")) or None
+    split = split_name(cells.get("split"))
     error = row.error
     if not study_id and "id" in cells:
         error = error or "no id"
@@ -128,12 +133,12 @@ def report_of(row: Row, cells: dict[str, object]) -> Report:
     if error is None and any(isinstance(value, (list, dict, bytes)) for value in texts.values()):
         error = "the report is not text"
     if error is not None:
-        return Report(row.number, study_id, "", patient_id, error=error)
+        return Report(row.number, study_id, "", patient_id, error=error, split=split)
     findings, impression = _text(texts["findings"]) or None, _text(texts["impression"]) or None
     text = _text(texts["text"]) if "text" in cells else join_sections(findings, impression)
     if text and not findings and not impression:
         findings, impression = findings_and_impression(text)
-    return Report(row.number, study_id, text, patient_id, findings, impression)
+    return Report(row.number, study_id, text, patient_id, findings, impression, split=split)
 
 
 def id_text(cell: object) -> str:
@@ -143,6 +148,12 @@ def id_text(cell: object) -> str:
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return str(cell).strip()
+
+
+def split_name(cell: object) -> str | None:
+    """A split's name as LiteChex spells it: train, validation, test; None where blank."""
+    name = id_text(cell)
+    return SPLIT_NAMES.get(name.lower(), name) or None
 
 
 def _text(cell: object) -> str:

@@ -16,6 +16,7 @@ class Report:
     row: 0-based data row in its file. study_id: the id column's cell, else the row number, as text.
     text: what is labelled ("" where the report is empty). findings / impression: the sections where
     the file (or its headers) tells them apart, else None. error: why the row could not be read, or None.
+    split: its cell of a column ``split`` (``val`` and the like read as ``validation``), None where there is none.
     """
 
     row: int
@@ -25,6 +26,7 @@ class Report:
     findings: str | None = None
     impression: str | None = None
     error: str | None = None
+    split: str | None = None
 
 
 @dataclass

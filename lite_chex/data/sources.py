@@ -17,7 +17,7 @@ import numpy as np
 
 from lite_chex.data.archives import is_archive, iter_files
 from lite_chex.data.labels import CellReader, finding_columns
-from lite_chex.data.readers import choose_columns, id_text, report_of
+from lite_chex.data.readers import choose_columns, id_text, report_of, split_name
 from lite_chex.data.records import Report
 from lite_chex.data.sections import findings_and_impression, join_sections, text_to_label, unwrapped
 from lite_chex.data.tables import Row, Table
@@ -37,7 +37,6 @@ CHEXGPT_FINDINGS: Mapping[str, str] = {
     "fracture": "Fracture",
 }
 """CheX-GPT's names and the findings they stand for; its other three have no counterpart."""
-SPLIT_NAMES = {"val": "validation", "valid": "validation", "validate": "validation", "dev": "validation"}
 _MIMIC_PATH = re.compile(r"(?:(?:^|/)p(\d+)/|(?:^|/))s(\d+)\.txt$")
 _CHEXPERT_PATH = re.compile(r"(?:^|/)(train|valid|test)/(patient\d+)/(study\d+)/")
 
@@ -78,12 +77,6 @@ class SourceOptions:
     id_column: str | None = None
     sections: bool | None = None
     presence: bool = False
-
-
-def split_name(cell: object) -> str | None:
-    """A split's name as LiteChex spells it: train, validation, test; None where blank."""
-    name = id_text(cell)
-    return SPLIT_NAMES.get(name.lower(), name) or None
 
 
 def open_source(name: str, path: Path, options: SourceOptions) -> Source:

@@ -29,6 +29,16 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(normalised_text(text).encode()).hexdigest()[:16]
 
 
+def report_keys(report: Report) -> list[tuple[str, str]]:
+    """What two splits must not share of a report: its patient and its normalised text, where it has them."""
+    keys = []
+    if report.patient_id:
+        keys.append(("patient", report.patient_id))
+    if text := normalised_text(report.text):
+        keys.append(("text", text))
+    return keys
+
+
 def connected_groups(reports: Sequence[Report]) -> list[list[int]]:
     """Indices of the reports in groups that share patients or texts, in order of their first report.
 
@@ -44,7 +54,7 @@ def connected_groups(reports: Sequence[Report]) -> list[list[int]]:
 
     first: dict[tuple[str, str], int] = {}
     for i, report in enumerate(reports):
-        for key in _keys(report):
+        for key in report_keys(report):
             a, b = root(first.setdefault(key, i)), root(i)
             # The smaller index becomes the root, so that the groups' order needs no sorting.
             parent[max(a, b)] = min(a, b)
@@ -100,7 +110,7 @@ def check_disjoint(splits: Mapping[str, Sequence[Report]]) -> None:
     Raises:
         UserError: naming the first two splits that do, and how many patients and texts they share.
     """
-    keys = {name: {key for report in reports for key in _keys(report)} for name, reports in splits.items()}
+    keys = {name: {key for report in reports for key in report_keys(report)} for name, reports in splits.items()}
     names = list(splits)
     for i, one in enumerate(names):
         for other in names[i + 1 :]:
@@ -110,7 +120,8 @@ def check_disjoint(splits: Mapping[str, Sequence[Report]]) -> None:
                 texts = len(shared) - patients
                 raise UserError(
                     f'splits "{one}" and "{other}" share {patients} patient{"s"[: patients != 1]} and '
-                    f"{texts} report text{'s'[: texts != 1]}; split by patient and by text, never by row"
+                    f"{texts} report text{'s'[: texts != 1]}; split by patient and by text, never by row "
+                    "(data.shared=leave_out keeps such reports in the later split alone)"
                 )
 
 
@@ -120,8 +131,8 @@ def check_apart(reports: Iterable[Report], held_out: Iterable[Report], what: str
     Raises:
         UserError: with how many reports of the stream do; ``what`` names it.
     """
-    kept = {key for report in held_out for key in _keys(report)}
-    shared = sum(not kept.isdisjoint(_keys(report)) for report in reports)
+    kept = {key for report in held_out for key in report_keys(report)}
+    shared = sum(not kept.isdisjoint(report_keys(report)) for report in reports)
     if shared:
         raise UserError(
             f"{what}: {shared} of its reports share a patient or a text with the test split; leave them out, or "
@@ -140,16 +151,7 @@ def without_shared(splits: Mapping[str, Sequence[Report]], keep: Sequence[str]) 
     taken: set[tuple[str, str]] = set()
     kept: dict[str, list[Report]] = {}
     for name in order:
-        kept[name] = [report for report in splits[name] if not taken.intersection(_keys(report))]
+        kept[name] = [report for report in splits[name] if not taken.intersection(report_keys(report))]
         for report in kept[name]:
-            taken.update(_keys(report))
+            taken.update(report_keys(report))
     return {name: kept[name] for name in splits}
-
-
-def _keys(report: Report) -> list[tuple[str, str]]:
-    keys = []
-    if report.patient_id:
-        keys.append(("patient", report.patient_id))
-    if text := normalised_text(report.text):
-        keys.append(("text", text))
-    return keys

@@ -17,7 +17,7 @@ from lite_chex.errors import UserError
 from lite_chex.evaluate.calibration import calibrate
 from lite_chex.findings import SKIP
 from lite_chex.labelers.llm import fingerprint_of
-from lite_chex.train.examples import load_source, merge, rule_labels
+from lite_chex.train.examples import load_split, merge, rule_labels
 from lite_chex.train.run import Stage
 from lite_chex.train.stages import TITLES, StageLabeler
 
@@ -41,13 +41,13 @@ def calibrate_run(recipe: Recipe, console: Console, stage: str | None = None) ->
         raise UserError(f'--stage: "{stage}" does not label; choose one of {", ".join(POLICIES)}')
     Stage(recipe, stage or "sft").require("calibrate")
     presence = [s for s in recipe.data.validation if s.presence]
-    sources = [s for s in recipe.data.validation if not s.presence]
-    if not sources:
+    gold = [part for part in load_split(recipe, "validation") if not part.presence]
+    if not gold:
         raise UserError(
             "data.validation: calibrating takes gold with all four certainties"
             + ("; presence codes never say negative, uncertain or absent" if presence else ", and there is no source")
         )
-    examples = merge([load_source(s, recipe) for s in sources], "validation")
+    examples = merge(gold, "validation")
     for source in presence:
         console.print(
             f"left out: {source.name or source.labels}, presence codes never say negative, uncertain or absent",

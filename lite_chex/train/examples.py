@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,13 +12,17 @@ import numpy as np
 
 from lite_chex.data.labels import read_labels
 from lite_chex.data.readers import iter_reports
-from lite_chex.data.records import Report
-from lite_chex.data.splits import check_disjoint
+from lite_chex.data.records import LabelTable, Report
+from lite_chex.data.splits import check_disjoint, report_keys
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP, Certainty, FindingSet, LabelArray
 
 if TYPE_CHECKING:
     from lite_chex.recipe import Recipe, Source
+
+
+SPLITS = ("train", "preference", "validation", "test")
+"""A report that two of them share stays in the later one, where ``data.shared`` is ``leave_out``."""
 
 
 @dataclass
@@ -62,6 +66,44 @@ def rule_labels(texts: Sequence[str], recipe: Recipe) -> LabelArray:
     return RuleLabeler(recipe.findings).label(list(texts)).values
 
 
+def source_reports(source: Source) -> Iterator[Report]:
+    """The reports of a source that can be read, of its split where it names one.
+
+    Raises:
+        UserError: if the file is missing or wrong, or has no row of the split.
+    """
+    path = Path(source.reports)
+    if not path.is_file():
+        raise UserError(f"data: there is no file {path}")
+    splits: set[str] = set()
+    for report in iter_reports(path, source.text_column, source.id_column):
+        splits.add(report.split or "")
+        if report.error is None and report.text.strip() and source.split in (None, report.split):
+            yield report
+    if source.split and source.split not in splits:
+        found = ", ".join(sorted(filter(None, splits))) or "no column `split`"
+        raise UserError(f'data: {path} has no report of the split "{source.split}" (it has {found})')
+
+
+def labelled_reports(source: Source, recipe: Recipe) -> tuple[list[Report], LabelTable | None]:
+    """The reports of a source that have labels, each id once, and its label file (None: the rules label them).
+
+    Raises:
+        UserError: if a file, column or code is wrong.
+    """
+    by_id: dict[str, Report] = {}
+    for report in source_reports(source):
+        by_id.setdefault(report.study_id, report)
+    if source.labels is None:
+        raise UserError(f"data: the source {source.reports} needs labels: 'rules' or a label file")
+    if source.labels == "rules":
+        return list(by_id.values()), None
+    table = read_labels(Path(source.labels), recipe.findings, source.id_column, presence=source.presence)
+    scored = (table.values[:, table.columns] != SKIP).any(1)
+    known = {id_ for id_, any_scored in zip(table.ids, scored) if any_scored}
+    return [report for id_, report in by_id.items() if id_ in known], table
+
+
 def load_source(source: Source, recipe: Recipe) -> Examples:
     """Read one source; empty and unreadable reports and reports without labels are left out.
 
@@ -70,24 +112,15 @@ def load_source(source: Source, recipe: Recipe) -> Examples:
     """
     findings = recipe.findings
     path = Path(source.reports)
-    if not path.is_file():
-        raise UserError(f"data: there is no file {path}")
-    seen: set[str] = set()
-    reports = []
-    for report in iter_reports(path, source.text_column, source.id_column):
-        if report.error is None and report.text.strip() and report.study_id not in seen:
-            seen.add(report.study_id)
-            reports.append(report)
-    if source.labels is None:
-        raise UserError(f"data: the source {path} needs labels: 'rules' or a label file")
-    if source.labels == "rules":
+    reports, table = labelled_reports(source, recipe)
+    if not reports:
+        raise UserError(f"data: no report of {path} has text and labels (ids of {source.labels} must match)")
+    if table is None:
         labels = rule_labels([r.text for r in reports], recipe)
         scored = np.ones(len(findings), dtype=bool)
         name = "weak labels (rules)"
     else:
-        table = read_labels(Path(source.labels), findings, source.id_column, presence=source.presence)
         row_of = {id_: i for i, id_ in enumerate(table.ids)}
-        reports = [r for r in reports if r.study_id in row_of]
         labels = table.values[[row_of[r.study_id] for r in reports]]
         scored = table.columns
         if source.presence and findings.has_no_finding:
@@ -95,9 +128,7 @@ def load_source(source: Source, recipe: Recipe) -> Examples:
         if not source.presence:
             labels = findings.consistent(labels)
         labels = np.where(scored[None], labels, SKIP).astype(np.int8)
-        name = f"{'presence codes' if source.presence else 'gold'} ({Path(source.labels).name})"
-    if not reports:
-        raise UserError(f"data: no report of {path} has text and labels (ids of {source.labels} must match)")
+        name = f"{'presence codes' if source.presence else 'gold'} ({Path(str(source.labels)).name})"
     examples = Examples(reports, labels, scored, source.presence, source.name or name)
     if source.limit and source.limit < len(examples):
         rng = np.random.default_rng([recipe.seed, zlib.crc32(path.name.encode())])
@@ -106,27 +137,40 @@ def load_source(source: Source, recipe: Recipe) -> Examples:
 
 
 def load_split(recipe: Recipe, split: str) -> list[Examples]:
-    """All sources of ``train``, ``validation``, ``preference`` or ``test``."""
-    return [load_source(source, recipe) for source in getattr(recipe.data, split)]
+    """All sources of ``train``, ``validation``, ``preference`` or ``test``, without what the recipe leaves to a later
+    split.
+
+    Raises:
+        UserError: as load_source, or if nothing is left of a source.
+    """
+    taken = left_to_later(recipe, split)
+    parts = []
+    for source in getattr(recipe.data, split):
+        part = load_source(source, recipe)
+        rows = [i for i, report in enumerate(part.reports) if taken.isdisjoint(report_keys(report))]
+        if not rows:
+            raise UserError(f"data.{split}: every report of {source.reports} is left to a later split (data.shared)")
+        parts.append(part.subset(rows) if len(rows) < len(part) else part)
+    return parts
+
+
+def left_to_later(recipe: Recipe, split: str) -> set[tuple[str, str]]:
+    """Patients and texts of the splits behind ``split`` that it leaves to them; none unless the recipe says so."""
+    if recipe.data.shared == "refuse":
+        return set()
+    sources = [source for later in SPLITS[SPLITS.index(split) + 1 :] for source in getattr(recipe.data, later)]
+    return {key for s in sources for report in labelled_reports(s, recipe)[0] for key in report_keys(report)}
 
 
 def check_splits(recipe: Recipe) -> None:
-    """Refuse a recipe whose splits share a patient or a report text.
+    """Refuse a recipe whose splits share a patient or a report text, unless it leaves such reports out.
 
     Raises:
         UserError: naming the two splits.
     """
-    splits = {}
-    for split in ("train", "validation", "preference", "test"):
-        reports: list[Report] = []
-        for source in getattr(recipe.data, split):
-            path = Path(source.reports)
-            if not path.is_file():
-                raise UserError(f"data.{split}: there is no file {path}")
-            reports += iter_reports(path, source.text_column, source.id_column)
-        if reports:
-            splits[split] = [r for r in reports if r.error is None and r.text.strip()]
-    check_disjoint(splits)
+    if recipe.data.shared == "refuse":
+        named = {split: getattr(recipe.data, split) for split in SPLITS}
+        check_disjoint({k: [r for s in v for r in labelled_reports(s, recipe)[0]] for k, v in named.items()})
 
 
 def merge(parts: Sequence[Examples], what: str) -> Examples:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,8 @@ import numpy as np
 
 from lite_chex.data.files import atomic_path
 from lite_chex.data.labels import write_labels
-from lite_chex.data.readers import iter_reports
 from lite_chex.data.records import LabelTable, Report
-from lite_chex.data.splits import check_apart
+from lite_chex.data.splits import check_apart, report_keys
 from lite_chex.errors import UserError
 from lite_chex.labelers.committed import file_digest
 from lite_chex.labelers.llm import STAGE_ORDER
@@ -23,6 +22,7 @@ from lite_chex.labelers.runner import label_file
 from lite_chex.labelers.student import STUDENT_FILE, StudentLabeler
 from lite_chex.recipe import TEACHERS
 from lite_chex.train.distill import DistillSummary, TaughtFile, check_student_base, distill
+from lite_chex.train.examples import labelled_reports, left_to_later, source_reports
 from lite_chex.train.run import Clock, Stage, write_card
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def train_student(recipe: Recipe, console: Console, *, resume: bool = False) -> 
             raise UserError(f"distill.reports: there is no file {source.reports}")
     _check_teacher(recipe)
     check_student_base(section.model_name_or_path)
-    check_apart(_reports(sources), _reports(recipe.data.test), "distill.reports")
+    tested = [report for source in recipe.data.test for report in labelled_reports(source, recipe)[0]]
+    check_apart(_reports(sources, left_to_later(recipe, "train")), tested, "distill.reports")
     files, teacher = _taught(recipe, sources, console)
     stage = Stage(recipe, STUDENT)
     stage.begin(resume)
@@ -100,11 +101,9 @@ def _check_teacher(recipe: Recipe) -> None:
         )
 
 
-def _reports(sources: Sequence[Source]) -> Iterator[Report]:
+def _reports(sources: Sequence[Source], without: Set[tuple[str, str]] = frozenset()) -> Iterator[Report]:
     for source in sources:
-        for report in iter_reports(Path(source.reports), source.text_column, source.id_column):
-            if report.error is None and report.text.strip():
-                yield report
+        yield from (r for r in source_reports(source) if without.isdisjoint(report_keys(r)))
 
 
 def _taught(recipe: Recipe, sources: Sequence[Source], console: Console) -> tuple[list[TaughtFile], str]:
@@ -125,12 +124,14 @@ def _taught(recipe: Recipe, sources: Sequence[Source], console: Console) -> tupl
 
 
 def _report_file(recipe: Recipe, source: Source, folder: Path) -> tuple[Path, str | None, str | None]:
-    """A source's file, text column and id column; where the source has a limit, a file of the chosen reports."""
+    """A source's file, text column and id column; where only some reports count, a file of these."""
     path = Path(source.reports)
-    if source.limit is None:
+    without = left_to_later(recipe, "train")
+    if source.limit is None and source.split is None and not without:
         return path, source.text_column, source.id_column
-    rows = list(_reports([source]))
-    digest = hashlib.sha256(f"{recipe.seed} {source.limit} {file_digest(path)}".encode()).hexdigest()[:16]
+    rows = list(_reports([source], without))
+    what = f"{recipe.seed} {source.limit} {source.split} {sorted(without)} {file_digest(path)}"
+    digest = hashlib.sha256(what.encode()).hexdigest()[:16]
     chosen = folder / f"{path.name.partition('.')[0]}-{digest}.jsonl"
     kept = sorted(np.random.default_rng(recipe.seed).permutation(len(rows))[: source.limit].tolist())
     with atomic_path(chosen) as temporary, temporary.open("w", encoding="utf-8") as file:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from lite_chex.data.records import Report
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP, FindingSet
-from lite_chex.recipe import load_recipe
+from lite_chex.recipe import Recipe, Source, load_recipe
 from lite_chex.train import preferences
-from lite_chex.train.examples import Examples, check_splits, error_score, load_source, single_edits
+from lite_chex.train.examples import Examples, check_splits, error_score, load_source, load_split, single_edits
 from lite_chex.train.preferences import Samples, corrected
 from tests.conftest import make_recipe
 
@@ -84,9 +86,55 @@ def test_splits_that_share_a_text_are_refused(tiny_base, tmp_path) -> None:  # t
     from lite_chex.errors import UserError
 
     recipe = make_recipe(tiny_base, tmp_path)
-    recipe.data.test[0].reports = recipe.data.train[0].reports
+    recipe.data.test[0] = recipe.data.train[0]
     with pytest.raises(UserError, match='splits "train" and "test" share'):
         check_splits(recipe)
+
+
+def _one_file(recipe: Recipe, folder: Path) -> None:
+    """Train, validation and test as a release gives them: one file, split by patient, one text in all three."""
+    rows = ["study_id,patient_id,report,split"]
+    for i, (patient, split) in enumerate([(1, "train"), (1, "train"), (2, "validate"), (3, "test"), (3, "test")]):
+        text = "Lungs are clear." if i in (0, 2, 4) else f"Effusion {'very ' * i}small."
+        rows.append(f"{i},{patient},{text},{split}")
+    reports, gold = folder / "reports.csv", folder / "gold.csv"
+    reports.write_text("\n".join(rows) + "\n")
+    gold.write_text("study_id,Edema\n" + "".join(f"{i},{'x' if i == 3 else '1.0'}\n" for i in range(5)))
+    recipe.data.train = [Source(reports=str(reports), labels="rules", split="train")]
+    recipe.data.preference = []
+    recipe.data.validation = [Source(reports=str(reports), labels=str(gold), split="validation")]
+    recipe.data.test = [Source(reports=str(reports), labels=str(gold), split="test")]
+
+
+def test_a_split_of_one_file(tiny_base: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tiny_base, tmp_path)
+    _one_file(recipe, tmp_path)
+    assert [r.study_id for part in load_split(recipe, "train") for r in part.reports] == ["0", "1"]
+    # Report 3 has no cell that can be scored.
+    assert [r.study_id for part in load_split(recipe, "test") for r in part.reports] == ["4"]
+    recipe.data.test[0].split = "tset"
+    with pytest.raises(UserError, match=r'reports.csv has no report of the split "tset" \(it has test, train, valid'):
+        load_split(recipe, "test")
+
+
+def test_what_splits_share_is_refused_or_left_to_the_later_one(tiny_base: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tiny_base, tmp_path)
+    _one_file(recipe, tmp_path)
+    with pytest.raises(UserError, match=r"share 0 patients and 1 report text; .*data.shared=leave_out"):
+        check_splits(recipe)
+    recipe.data.shared = "leave_out"
+    check_splits(recipe)
+    assert [r.study_id for part in load_split(recipe, "train") for r in part.reports] == ["1"]
+    assert [r.study_id for part in load_split(recipe, "test") for r in part.reports] == ["4"]
+    with pytest.raises(UserError, match=r"data.validation: every report of .* is left to a later split"):
+        load_split(recipe, "validation")
+    # Gold taken from train: its patient leaves train.
+    gold = tmp_path / "mine.csv"
+    gold.write_text("study_id,Edema\n1,1.0\n")
+    recipe.data.preference = [Source(reports=recipe.data.train[0].reports, labels=str(gold))]
+    assert [r.study_id for part in load_split(recipe, "preference") for r in part.reports] == ["1"]
+    with pytest.raises(UserError, match=r"data.train: every report of .* is left to a later split"):
+        load_split(recipe, "train")
 
 
 def test_ids_that_do_not_meet(tiny_base, tmp_path) -> None:  # type: ignore[no-untyped-def]
