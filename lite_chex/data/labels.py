@@ -66,8 +66,7 @@ def finding_columns(table: Table, findings: FindingSet) -> dict[str, int]:
         found[name] = index
     if not found:
         raise UserError(
-            f"{table.path}: no column is a finding ({', '.join(findings.names[:3])}, …); "
-            f"its columns are {', '.join(table.columns)}"
+            f"{table.path}: no column is a finding ({', '.join(findings.names[:3])}, …); {table.described()}"
         )
     return found
 

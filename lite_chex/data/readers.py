@@ -64,7 +64,7 @@ def choose_columns(table: Table, text_column: str | None = None, id_column: str 
     if text is None and not any(sections.values()):
         raise UserError(
             f"{table.path}: no text column; name one with --text-column, or call it {', '.join(TEXT_COLUMNS)} "
-            f"or findings/impression (its columns are {', '.join(present)})"
+            f"or findings/impression ({table.described()})"
         )
     if text_column is not None and text_column not in TEXT_COLUMNS:
         # The user chose another text: the file's own sections are not sections of it.
@@ -142,7 +142,10 @@ def report_of(row: Row, cells: dict[str, object]) -> Report:
 
 
 def id_text(cell: object) -> str:
-    """An id as text, the same whether a file stores it as text, integer or (pandas with gaps) float."""
+    """An id as text; a whole float of Parquet or JSON (pandas with gaps) is the integer.
+
+    The text of a CSV stays as it stands: ``1000.0`` is not ``1000`` there.
+    """
     if cell is None or cell != cell:  # NaN
         return ""
     if isinstance(cell, float) and cell.is_integer():

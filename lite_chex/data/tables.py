@@ -3,14 +3,21 @@
 What differs from a plain ``csv.reader``: a row that cannot be read (wrong number of cells, bytes that
 are not UTF-8, a broken JSON line, a quote that is never closed) does not end the file. It comes out as
 a row with ``error`` set, at its own position, so that rows keep their numbers.
+
+Behind a row with a stray or unclosed quote, reading goes on at the line after its first one. Where rows
+have several lines, that may be the rest of the broken row: lines are left out until one begins with an id,
+as the broken row did, or else has the header's number of cells. A line of report text of that very shape
+is taken for a row.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +34,11 @@ JSONL_PROBE_ROWS = 100
 """A JSONL file has no header: its columns are the keys of this many rows."""
 CELL_LIMIT = 1_000_000
 """Characters in one CSV cell, above which an unclosed quote is assumed."""
+LONGEST_NAME = 60
+NOT_UTF8 = "not UTF-8; if the file is cp1252 (Windows), convert it with iconv -f cp1252 -t utf-8 OLD > NEW"
+_ID = r"[\w./:-]{0,80}\d(?:[\w./:-]{0,80}\w)?"
+_ID_CELL = re.compile(f'"?{_ID}"?,')
+_DELIMITERS = {";": '";"', "\t": "tabs", "|": '"|"'}
 
 
 @dataclass(frozen=True)
@@ -76,14 +88,31 @@ class Table:
         with _readable(self.path):
             self.columns = self._read_columns()
         repeated = sorted({c for c in self.columns if self.columns.count(c) > 1})
-        if repeated:
+        if repeated and self.headed:
             raise UserError(f'{self.path}: column "{repeated[0]}" stands twice in the header; rename one')
+        if repeated:
+            raise UserError(f"{self.path}: two columns have the same name; {self.described()}")
+
+    @property
+    def headed(self) -> bool:
+        """Whether the columns' names look like names, not like a report or an id, which no message may repeat."""
+        return all(map(_is_name, self.columns))
+
+    def described(self) -> str:
+        """The columns, for an error message: their names, or what seems wrong with the header."""
+        names = self.columns
+        delimiter = next((d for d in _DELIMITERS if len(names) == 1 and d in names[0]), None)
+        if delimiter and all(map(_is_name, names[0].split(delimiter))):
+            return f"its columns are separated by {_DELIMITERS[delimiter]}: save it with commas"
+        if not self.headed:
+            return f"its {len(names)} columns have no usual names: the file may have no header line"
+        return f"its columns are {', '.join(names)}"
 
     def require(self, *names: str) -> None:
         """Raise a UserError naming the file and its columns unless all of ``names`` are among them."""
         for name in names:
             if name not in self.columns:
-                raise UserError(f'{self.path}: no column "{name}"; its columns are {", ".join(self.columns)}')
+                raise UserError(f'{self.path}: no column "{name}"; {self.described()}')
 
     def metadata(self, key: bytes) -> bytes | None:
         """A value of a Parquet file's own metadata; None where there is none, or for another kind of file."""
@@ -128,6 +157,9 @@ class Table:
         if self.kind == "parquet":
             with self._parquet() as file:
                 return list(file.schema_arrow.names)
+        with self._open() as raw:
+            if raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                raise UserError(f"{self.path}: is UTF-16; convert it with iconv -f utf-16 -t utf-8 OLD > NEW")
         if self.kind == "jsonl":
             keys: dict[str, None] = {}
             for row in self._json_objects(JSONL_PROBE_ROWS):
@@ -139,12 +171,14 @@ class Table:
             return list(keys)
         with self._text() as text:
             first = next(_csv_lines(text), None)
-        if not isinstance(first, list):
+        if isinstance(first, str):
+            raise UserError(f"{self.path}: {first}; a header line with column names was expected")
+        if first is None:
             raise UserError(f"{self.path}: is empty; a header line with column names was expected")
         if not self.header:
             return [str(i) for i in range(len(first))]
         if any(_not_utf8(cell) for cell in first):
-            raise UserError(f"{self.path}: its header is not UTF-8; save the file as UTF-8")
+            raise UserError(f"{self.path}: its header is {NOT_UTF8}")
         return [cell.strip() for cell in first]
 
     def _text(self) -> io.TextIOWrapper:
@@ -153,7 +187,7 @@ class Table:
 
     def _csv_cells(self) -> Iterator[list[str] | str]:
         with self._text() as text:
-            rows = _csv_lines(text)
+            rows = _csv_lines(text, len(self.columns))
             if self.header:
                 next(rows, None)
             yield from rows
@@ -169,9 +203,11 @@ class Table:
             # What can be read of a bad row is kept: its id, above all.
             picked = tuple(cells[i] if i < len(cells) and not _not_utf8(cells[i]) else None for i in picks)
             if len(cells) != width:
-                yield Row(number, picked, f"{len(cells)} cells, but the header has {width}")
+                # Report text may stand in the id's place.
+                ids = tuple(cell if cell and re.fullmatch(_ID, cell.strip()) else None for cell in picked)
+                yield Row(number, ids, f"{len(cells)} cell{'s'[: len(cells) != 1]}, but the header has {width}")
             elif any(_not_utf8(cells[i]) for i in picks):
-                yield Row(number, picked, "not UTF-8")
+                yield Row(number, picked, NOT_UTF8)
             else:
                 yield Row(number, picked)
 
@@ -188,7 +224,7 @@ class Table:
                 try:
                     value = json.loads(line.decode("utf-8-sig"))
                 except UnicodeDecodeError:
-                    yield "not UTF-8"
+                    yield NOT_UTF8
                 except (ValueError, RecursionError):
                     yield "not a JSON object"
                 else:
@@ -233,21 +269,72 @@ class _readable:
             raise UserError(f"{self.path}: cannot be read ({error.strerror or type(error).__name__})") from error
 
 
-def _csv_lines(text: io.TextIOWrapper) -> Iterator[list[str] | str]:
-    """The rows of a CSV; for a row that the parser gives up on, the sentence that says why."""
+class _Lines:
+    """The lines of a file, of which those that were read for a row can be given back."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+        self._again: list[str] = []
+        self.read: list[str] = []
+        self.done = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while self._again:
+            self.read.append(self._again.pop())
+            yield self.read[-1]
+        for line in self._text:
+            self.read.append(line)
+            yield line
+
+    def keep(self, count: int) -> None:
+        """Be done with the first ``count`` lines that were read; the others come again."""
+        self.done += count
+        self._again.extend(reversed(self.read[count:]))
+        self.read.clear()
+
+
+def _csv_lines(text: io.TextIOWrapper, width: int = 0) -> Iterator[list[str] | str]:
+    """The rows of a CSV; for a row that the parser gives up on, the sentence that says which lines are lost."""
     csv.field_size_limit(CELL_LIMIT)
-    # Strict: otherwise a quote that is never closed swallows the rows after it into one report, silently.
-    reader = csv.reader(text, strict=True)
+    lines = _Lines(text)
     while True:
         try:
-            cells = next(reader)
-        except StopIteration:
+            # Strict: otherwise a quote that is never closed swallows the rows after it into one report, silently.
+            for cells in csv.reader(lines, strict=True):
+                lines.keep(len(lines.read))
+                if cells:
+                    yield cells
             return
         except csv.Error:
-            yield "not readable as CSV (a stray quote, or one that is never closed)"
-            continue
-        if cells:
-            yield cells
+            first = lines.done + 1
+            broken = lines.read[0]
+            lines.keep(1)
+            _leave_out_rest(lines, broken, width)
+            which = f"line {first} is" if lines.done == first else f"lines {first} to {lines.done} are"
+            yield f"{which} not readable as CSV (a quote is stray or never closed)"
+
+
+def _leave_out_rest(lines: _Lines, broken: str, width: int) -> None:
+    """Go on to the line at which the next row begins. broken: the first line of the row before it."""
+    has_id = _ID_CELL.match(broken)
+    while True:
+        try:
+            if has_id:
+                line = next(iter(lines), None)
+                begins = line is None or _ID_CELL.match(line) is not None
+            else:
+                cells = next(csv.reader(lines, strict=True), None)
+                begins = cells is None or len(cells) == width
+        except csv.Error:
+            begins = False
+        lines.keep(0 if begins else 1)
+        if begins:
+            return
+
+
+def _is_name(column: str) -> bool:
+    few = len(column) <= LONGEST_NAME and len(column.split()) <= 5
+    return few and not column.isdecimal() and not re.search(r"\w{4,}[.?!](\s|$)", column)
 
 
 def _not_utf8(cell: str) -> bool:

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from lite_chex.data import tables
+from lite_chex.data.labels import read_labels
 from lite_chex.data.readers import count_rows, id_column_of, iter_reports, report_columns
 from lite_chex.errors import UserError
+from lite_chex.findings import PAPER13
 
 KINDS = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
@@ -106,6 +108,8 @@ def test_ids_are_the_same_text_whatever_their_type(tmp_path: Path) -> None:
     path = write(tmp_path / "r.parquet", ["study_id", "subject_id", "report"], [[50414267.0, 10000032, "a"]])
     report = next(iter_reports(path))
     assert (report.study_id, report.patient_id) == ("50414267", "10000032")
+    path = write(tmp_path / "r.csv", ["study_id", "report"], [["50414267.0", "a"]])
+    assert next(iter_reports(path)).study_id == "50414267.0"  # text: nothing says that it was a number
 
 
 def test_headers_in_the_text_fill_the_sections_and_leave_the_text_whole(tmp_path: Path) -> None:
@@ -133,28 +137,66 @@ def test_bad_csv_rows_are_error_rows(tmp_path: Path) -> None:
         ("s3", False),
         ("s4", False),
         ("s5", True),
-        ("row 5", False),  # the quote's row, and the row that its quote runs into
+        ("row 5", False),
+        ("s7", True),
         ("s8", True),
     ]
     assert reports[1].error == "3 cells, but the header has 2"
-    assert reports[3].error == "not UTF-8"
+    assert reports[3].error == tables.NOT_UTF8
+    assert "iconv -f cp1252 -t utf-8" in tables.NOT_UTF8
     assert all(r.text == "" for r in reports if r.error)
     assert reports[4].text == "état normal"
-    assert [r.row for r in reports] == list(range(7))
-    assert count_rows(path) == 7
+    assert [r.row for r in reports] == list(range(8))
+    assert count_rows(path) == 8
 
 
-def test_a_quote_open_to_the_end_loses_only_what_is_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", [300, 1_000_000])
+@pytest.mark.parametrize(
+    ("row", "broken", "lines"),
+    [
+        ("{},Clear lungs {}.\n", '100,"Clear lungs.\n', "line 102 is"),
+        ('{},"Heart, lungs {}."\n', '100,"Heart, lungs.\n', "line 102 is"),
+        ('{},"Heart, lungs {}."\n', '100,"The "heart", lungs."\n', "line 102 is"),
+        (
+            '{},"Heart,\n2. no ""new""\n\nfinding, {}."\n',
+            '100,"Heart, big.\nHowever, it\nis.\n',
+            "lines 402 to 404 are",
+        ),
+        ('{},"Heart\nof size {}."\n', '100,"The "heart".\nIt, I think,\nis "big"."\n', "lines 202 to 204 are"),
+        ('"s-{}","Heart\nof size {}."\n', '"s-100","Heart,\nbig.\n', "lines 202 to 203 are"),
+        ('"Heart\nof size {1}.",{0}\n', '"Heart\nbig, or not.,100\n', "lines 202 to 203 are"),
+    ],
+)
+def test_a_broken_quote_loses_its_own_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str, broken: str, lines: str, limit: int
+) -> None:
+    monkeypatch.setattr(tables, "CELL_LIMIT", limit)
+    header = "report,id\n" if "{1}" in row else "id,report\n"
     path = tmp_path / "r.csv"
-    path.write_text('id,report\n1,a\n2,"open\n3,b\n4,c\n')
-    assert [(r.text, bool(r.error)) for r in iter_reports(path)] == [("a", False), ("", True)]
-    # In a long file the row ends at the longest cell allowed, and the rows behind it are read again.
-    monkeypatch.setattr(tables, "CELL_LIMIT", 300)
-    path.write_text('id,report\n1,a\n2,"open\n' + "".join(f"{i},row {i}\n" for i in range(3, 200)))
+    path.write_text(header + "".join(row.format(i, i) for i in range(1000)))
+    whole = list(iter_reports(path))
+    path.write_text(header + "".join(broken if i == 100 else row.format(i, i) for i in range(1000)))
     reports = list(iter_reports(path))
-    assert reports[1].error is not None
-    assert reports[-1].text == "row 199"
-    assert count_rows(path) == len(reports) > 100
+    assert len(whole) == 1000
+    assert reports[:100] + reports[101:] == whole[:100] + whole[101:]
+    assert reports[100].error == f"{lines} not readable as CSV (a quote is stray or never closed)"
+    assert count_rows(path) == 1000
+
+
+def test_two_broken_quotes_and_one_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text('id,report\n1,"a\n2,"b\n3,c\n4,"d\ne\n')
+    reports = list(iter_reports(path))
+    assert [(r.row, r.text, bool(r.error)) for r in reports] == [
+        (0, "", True),
+        (1, "", True),
+        (2, "c", False),
+        (3, "", True),
+    ]
+    assert str(reports[3].error).startswith("lines 5 to 6 are not readable")
+    path.write_text('id,"report\n1,a\n')
+    with pytest.raises(UserError, match=r"line 1 is not readable as CSV .*: a header line|lines 1 to 2 are"):
+        iter_reports(path)
 
 
 def test_bad_json_lines_are_error_rows(tmp_path: Path) -> None:
@@ -169,7 +211,7 @@ def test_bad_json_lines_are_error_rows(tmp_path: Path) -> None:
         None,
         "not a JSON object",
         "not a JSON object",
-        "not UTF-8",
+        tables.NOT_UTF8,
         "the report is not text",
         "no id",
         None,
@@ -183,6 +225,49 @@ def test_missing_columns_are_named_with_those_present(tmp_path: Path) -> None:
         iter_reports(path)
     with pytest.raises(UserError, match=r'r\.csv: no column "bericht"; its columns are study_id, befund'):
         iter_reports(path, text_column="bericht")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "7,Heart is enlarged. No pneumothorax.\n8,Clear.\n",
+        "s7,Heart without any sign of enlargement today\n",
+        "s7,Heart is enlarged.,Heart is enlarged.\n",
+        "7,Heart\n",
+    ],
+)
+def test_no_message_repeats_a_report_that_stands_in_the_headers_place(tmp_path: Path, lines: str) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text(lines)
+    for read in (iter_reports, lambda p: iter_reports(p, "befund"), lambda p: read_labels(p, PAPER13)):
+        with pytest.raises(UserError, match=r"columns have no usual names: the file may have no header") as error:
+            read(path)
+        assert "Heart" not in str(error.value)
+
+
+def test_report_text_in_the_ids_place_of_a_bad_row_is_no_id(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("id,report\ns1,Heart, lungs\nNo pneumothorax\nA-2,\n")
+    assert [r.study_id for r in iter_reports(path)] == ["s1", "row 1", "A-2"]
+
+
+@pytest.mark.parametrize(("delimiter", "name"), [(";", '";"'), ("\t", "tabs"), ("|", r'"\|"')])
+def test_another_delimiter_is_named(tmp_path: Path, delimiter: str, name: str) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text(f"study_id{delimiter}report\n1{delimiter}Clear, as before.\n")
+    for column in (None, "report"):
+        with pytest.raises(UserError, match=f"its columns are separated by {name}: save it with commas"):
+            iter_reports(path, column)
+
+
+def test_another_encoding_is_named_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("study_id,report\n1,Clear.\n", encoding="utf-16")
+    with pytest.raises(UserError, match="is UTF-16; convert it with iconv -f utf-16 -t utf-8"):
+        iter_reports(path)
+    path.write_text("study_id,täxt\n1,Clear.\n", encoding="cp1252")
+    with pytest.raises(UserError, match=r"its header is not UTF-8; .*iconv -f cp1252 -t utf-8"):
+        iter_reports(path)
 
 
 def test_unreadable_files_are_user_errors(tmp_path: Path) -> None:

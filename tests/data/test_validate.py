@@ -11,6 +11,7 @@ import lite_chex.cli.data  # noqa: F401  (registers the commands)
 from lite_chex.cli.app import main
 from lite_chex.data.prepare import prepare
 from lite_chex.data.sources import SourceOptions
+from lite_chex.data.tables import NOT_UTF8
 from lite_chex.data.validate import validate_file, validate_labels, validate_reports
 from lite_chex.errors import UserError
 from lite_chex.findings import CHEXPERT14, PAPER13
@@ -39,9 +40,9 @@ def test_reports(bad_reports: Path) -> None:
     assert [(p.row, p.column, p.what) for p in found.problems] == [
         (1, "report", "empty report"),
         (2, "study_id", "id already used by an earlier row"),
-        (3, None, "1 cells, but the header has 2"),
+        (3, None, "1 cell, but the header has 2"),
         (4, "study_id", "no id"),
-        (5, None, "not UTF-8"),
+        (5, None, NOT_UTF8),
         (6, "report", "report without a word"),
     ]
     assert found.rows == 8

@@ -58,16 +58,16 @@ def test_rows_come_in_the_inputs_order_under_its_id_column(tmp_path: Path) -> No
 
 def test_empty_unreadable_and_failing_reports_are_rows_with_a_reason(tmp_path: Path) -> None:
     reports = tmp_path / "r.csv"
-    reports.write_bytes(b"id,report\na,edema\nb,\nc,caf\xe9 edema\nd,explode\ne,no fracture\nf,one,cell too many\n")
+    reports.write_bytes(b"id,report\na,edema\nb,\nc,caf\xe9 edema\nd,explode\ne,no fracture\nf6,one,cell too many\n")
     summary = label(WordLabeler(), reports, tmp_path / "out.csv", probabilities=True)
     labels = rows_of(tmp_path / "out.csv")
-    assert [r[0] for r in labels[1:]] == ["a", "b", "c", "d", "e", "f"]
+    assert [r[0] for r in labels[1:]] == ["a", "b", "c", "d", "e", "f6"]
     assert labels[1][1] == "1.0"
     assert labels[5][2] == "0.0"
     for row in (labels[2], labels[3], labels[4], labels[6]):
         assert set(row[1:]) == {""}  # blank labels and blank probabilities: nothing was decided
     errors = rows_of(tmp_path / "out.csv.errors.csv")
-    assert [e[:2] for e in errors] == [["row", "id"], ["1", "b"], ["2", "c"], ["3", "d"], ["5", "f"]]
+    assert [e[:2] for e in errors] == [["row", "id"], ["1", "b"], ["2", "c"], ["3", "d"], ["5", "f6"]]
     assert errors[1][2] == "the report is empty"
     assert "ValueError" in errors[3][2]
     assert "explode" not in errors[3][2], "an error never holds report text"
