@@ -22,6 +22,9 @@ from lite_chex.errors import UserError
 from lite_chex.findings import NO_FINDING, SKIP, Certainty, FindingSet, LabelArray, from_code, to_code
 
 LONGEST_CODE = 12
+DECLARE_PRESENCE = (
+    "declare it: --protocol presence (eval), --presence (validate, prepare) or presence: true (the recipe's source)"
+)
 PRESENCE_KEY = b"litechex.presence"
 """Set to ``1`` in the metadata of a Parquet file whose labels are presence gold."""
 _CODE_OF = {value: to_code(value) for value in (*map(int, Certainty), int(SKIP))}
@@ -109,7 +112,7 @@ class CellReader:
         text = cell.strip() if isinstance(cell, str) else cell
         if isinstance(text, str) and text.upper() == "A":
             if not self.presence:
-                raise ValueError("A is no code of four certainties: this looks like presence gold (declare it so)")
+                raise ValueError(f"A is no code of four certainties: this looks like presence gold; {DECLARE_PRESENCE}")
             return int(SKIP)
         if len(str(text)) > LONGEST_CODE:
             # It may be report text under a wrong header: it must not reach a log.
@@ -157,7 +160,7 @@ def read_labels(
     columns = finding_columns(table, findings)
     id_name = label_id_column(table, id_column)
     if not presence and table.metadata(PRESENCE_KEY) == b"1":
-        raise UserError(f"{path}: holds presence gold, not four certainties; declare it so (--protocol presence)")
+        raise UserError(f"{path}: holds presence gold, not four certainties; {DECLARE_PRESENCE}")
     reader = CellReader(findings, presence)
     ids: list[str] = []
     rows: list[bytes] = []

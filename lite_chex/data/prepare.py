@@ -158,7 +158,7 @@ class _KnownLabels:
             if role == "gold" and (unused := len(table) - self.used[role]):
                 notes.append(f"{path.name}: {unused} of its {len(table)} rows have no report here")
         if self.presence:
-            notes.append("the labels are presence gold: declare them so (--protocol presence)")
+            notes.append("the labels are presence gold: eval takes them with --protocol presence")
         return notes
 
 

@@ -141,7 +141,7 @@ def test_report_text_under_a_finding_is_not_repeated_in_the_error(tmp_path: Path
 
 def test_presence_gold(tmp_path: Path) -> None:
     path = csv_file(tmp_path / "p.csv", "uid,mesh_status,Edema,Fracture\n1,coded,A,1\n2,normal,,x\n3,coded,1,A\n")
-    with pytest.raises(UserError, match="looks like presence gold"):
+    with pytest.raises(UserError, match=r"presence gold; declare it: --protocol presence .*--presence.*presence: true"):
         read_labels(path, PAPER13)
     table = read_labels(path, PAPER13, presence=True)
     assert table.values[:, PAPER13.index("Edema")].tolist() == [SKIP, A, P]
