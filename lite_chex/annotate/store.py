@@ -90,8 +90,8 @@ class Store:
         self._lock = threading.Lock()
         if not create and not path.exists():
             raise UserError(f"{path}: no such store; `litechex annotate compare --store {path}` makes one")
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             # Autocommit: every transaction below is written out, none is left open by accident.
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             self._use_wal()
@@ -99,8 +99,9 @@ class Store:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
             self._prepare()
-        except sqlite3.OperationalError as error:
-            raise UserError(f"{path}: cannot be opened ({error}); keep the store on a local disk") from None
+        except (OSError, sqlite3.OperationalError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{path}: cannot be opened ({reason}); keep the store on a local disk") from None
         except sqlite3.DatabaseError as error:
             raise UserError(f"{path}: not a store of judgements ({error}); name another --store") from None
 

@@ -17,9 +17,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     An earlier file of that name stays as it was until then, and for good if the block fails.
 
     Raises:
-        UserError: if the folder cannot be made or written, or the disk is full.
+        UserError: if ``path`` is a folder, its folder cannot be made or written, or the disk is full.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file in it")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -137,6 +137,9 @@ def test_files_that_are_no_store_are_refused(tmp_path: Path) -> None:
     sqlite3.connect(other).execute("PRAGMA user_version = 99").connection.commit()
     with pytest.raises(UserError, match="version 99"):
         Store(other)
+    for path in (text / "j.sqlite", Path("/proc/none/j.sqlite")):
+        with pytest.raises(UserError, match=r"j\.sqlite: cannot be opened"):
+            Store(path)
     with pytest.raises(UserError, match="no such store"):
         Store(tmp_path / "none.sqlite", create=False)
     assert not (tmp_path / "none.sqlite").exists()

@@ -208,6 +208,12 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path: Path) -> 
     assert [p.name for p in tmp_path.iterdir()] == ["l.csv"]
 
 
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_a_folder_is_no_output_file(name: str) -> None:
+    with pytest.raises(UserError, match="is a folder; name a file in it"):
+        write_labels(Path(name), LabelTable(PAPER13, [], np.zeros((0, 13), np.int8), np.ones(13, bool)))
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="could not be written"):
