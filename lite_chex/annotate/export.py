@@ -96,7 +96,8 @@ def gold_labels(store: Store, findings: FindingSet) -> LabelTable:
     for item in items.values():
         if item.task != "review" and item.finding_set != findings.name:
             raise UserError(f"{store.path}: holds labels of the findings {item.finding_set}; give --findings that")
-    gold = {study: _cells(votes) for study, votes in _votes(store, "compare", items, findings).items()}
+    compared = _votes(store, "compare", items, findings)
+    gold = {study: findings.consistent(_cells(votes)) for study, votes in compared.items()}
     gold = {study: values for study, values in gold.items() if (values != NOT_SCORED).any()}
     for task in ("label", "adjudicate"):
         gold |= {study: _whole(votes) for study, votes in _votes(store, task, items, findings).items()}

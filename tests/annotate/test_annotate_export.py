@@ -24,7 +24,7 @@ from lite_chex.data.labels import read_labels
 from lite_chex.data.preferences import read_pairs
 from lite_chex.errors import UserError
 from lite_chex.evaluate.reader_study import read_reader_study
-from lite_chex.findings import CHEXPERT14, PAPER13
+from lite_chex.findings import CHEXPERT14, PAPER13, Certainty
 from lite_chex.prompt import user_message
 
 numbers = count()
@@ -126,6 +126,18 @@ def test_gold_agreed_cells_disagreements_and_adjudication(store: Store, tmp_path
         "",
         "x",
     ]
+
+
+def test_gold_from_comparisons_never_contradicts_itself(store: Store) -> None:
+    normal = answer({"No Finding": "positive"})
+    side = {"answer": normal, "systems": ["sft"]}
+    compare(store, "s3", "tie", left="ppo", right=side, agreed_right=True, corrections={"Pneumonia": "positive"})
+    compare(store, "s9", "left", "Ann", corrections={"No Finding": "positive"})
+    compare(store, "s9", "left", "Bob", corrections={"Edema": "uncertain"})
+    gold = gold_labels(store, PAPER13)
+    assert gold.values[:, -1].tolist() == [Certainty.ABSENT] * 2
+    assert gold.values[0, PAPER13.index("Pneumonia")] == Certainty.POSITIVE
+    assert gold.values[1, PAPER13.index("Edema")] == Certainty.UNCERTAIN
 
 
 def test_gold_of_another_finding_set_is_refused(store: Store) -> None:
