@@ -12,6 +12,7 @@ from lite_chex.annotate.sampling import ordered, sample_reports
 from lite_chex.annotate.session import Session
 from lite_chex.annotate.sources import System, load_reports, load_systems
 from lite_chex.annotate.store import Store
+from lite_chex.data.readers import id_column_of
 from lite_chex.errors import UserError
 from lite_chex.findings import FindingSet
 
@@ -51,7 +52,8 @@ def build_items(task: str, inputs: Inputs) -> Built:
     if task == "label" and len(inputs.predictions) > 1:
         raise UserError("annotate label takes one --pred NAME=FILE, the draft")
     reports, left_out = load_reports(inputs.reports, inputs.text_column, inputs.id_column)
-    systems = load_systems(list(inputs.predictions), inputs.findings, reports)
+    reports_id = id_column_of(inputs.reports, inputs.id_column)
+    systems = load_systems(list(inputs.predictions), inputs.findings, reports, reports_id)
     if task == "review":  # a report that no version has a row for is no part of the study
         reports = [r for r in reports if any(s.has(r.study_id) for s in systems)]
     if task != "compare":

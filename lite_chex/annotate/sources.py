@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lite_chex.data.labels import label_id_column, read_labels
+from lite_chex.data.labels import id_column_beside, label_id_column, read_labels
 from lite_chex.data.readers import id_text, iter_reports
 from lite_chex.data.records import LabelTable, Report
 from lite_chex.data.tables import Table
@@ -92,30 +92,31 @@ def load_reports(path: Path, text_column: str | None = None, id_column: str | No
     return reports, left_out
 
 
-def load_system(spec: str, findings: FindingSet) -> System:
-    """The system of a ``NAME=FILE``.
+def load_system(spec: str, findings: FindingSet, reports_id: str) -> System:
+    """The system of a ``NAME=FILE``. reports_id: the reports' id column.
 
     Raises:
-        UserError: if it is not of that form, or the file is no label file.
+        UserError: if it is not of that form, or the file is no label file or has no ids.
     """
     name, equals, file = spec.partition("=")
     name = name.strip()
     if not equals or not name or not file:
         raise UserError(f'"{spec}": give each version as NAME=FILE, such as ppo=ppo_labels.csv')
     path = Path(file)
-    table = read_labels(path, findings)
-    probabilities, rewards = _extra_columns(path, findings)
+    id_column = id_column_beside(path, reports_id)
+    table = read_labels(path, findings, id_column)
+    probabilities, rewards = _extra_columns(path, findings, id_column)
     version = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return System(name, table, probabilities, rewards, _failed(path), version)
 
 
-def load_systems(specs: list[str], findings: FindingSet, reports: list[Report]) -> list[System]:
-    """All systems, checked against each other and the reports.
+def load_systems(specs: list[str], findings: FindingSet, reports: list[Report], reports_id: str) -> list[System]:
+    """All systems, checked against each other and the reports. reports_id: the reports' id column.
 
     Raises:
         UserError: if two have one name, or a file shares no id with the reports.
     """
-    systems = [load_system(spec, findings) for spec in specs]
+    systems = [load_system(spec, findings, reports_id) for spec in specs]
     names = [s.name for s in systems]
     repeated = sorted({n for n in names if names.count(n) > 1})
     if repeated:
@@ -132,7 +133,9 @@ def load_systems(specs: list[str], findings: FindingSet, reports: list[Report]) 
     return systems
 
 
-def _extra_columns(path: Path, findings: FindingSet) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, float]]:
+def _extra_columns(
+    path: Path, findings: FindingSet, id_column: str | None
+) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, float]]:
     """Probabilities and rewards by study, where the file has those columns."""
     table = Table(path)
     names = probability_header(findings)
@@ -141,7 +144,7 @@ def _extra_columns(path: Path, findings: FindingSet) -> tuple[dict[str, npt.NDAr
     has_reward = REWARD_COLUMN in table.columns
     if not names and not has_reward:
         return {}, {}
-    id_name = label_id_column(table)
+    id_name = label_id_column(table, id_column)
     columns = [*names, *([REWARD_COLUMN] if has_reward else []), *([id_name] if id_name else [])]
     probabilities: dict[str, npt.NDArray[np.float32]] = {}
     rewards: dict[str, float] = {}

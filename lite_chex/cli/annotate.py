@@ -35,7 +35,7 @@ Predictions = Annotated[
 StorePath = Annotated[Path, typer.Option("--store", help="SQLite file of the judgements; made where there is none.")]
 Findings = Annotated[str, typer.Option(help=FINDINGS_HELP)]
 TextColumn = Annotated[str | None, typer.Option(help="Column of the report text.")]
-IdColumn = Annotated[str | None, typer.Option(help="Column of the report's id.")]
+IdColumn = Annotated[str | None, typer.Option(help="Column of the id, in --reports and in the label files.")]
 Seed = Annotated[int, typer.Option(help="Of the order and of the sides; stored with each judgement.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; any but this machine's own asks for a token.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")]

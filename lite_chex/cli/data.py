@@ -50,7 +50,7 @@ def prepare(
     findings: str = typer.Option("chexpert14", help=f"The findings to keep: {FINDINGS_HELP}"),
     presence: bool = typer.Option(False, "--presence", help="The labels are presence gold (1, blank, A or x)."),
     text_column: str | None = typer.Option(None, help="The column with the report's text."),
-    id_column: str | None = typer.Option(None, help="The column with the report's id."),
+    id_column: str | None = typer.Option(None, help="The column with the report's id, in the label files too."),
     sections: bool | None = typer.Option(
         None,
         "--sections/--whole",

@@ -50,7 +50,7 @@ def distill(
         float | None, typer.Option(help="Share of the reports held out.", rich_help_panel=SECTION)
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the report text in --reports.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="Column of the report's id in --reports.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column of the id, in --reports and --labels.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the student; label --model takes it.", rich_help_panel=FILES)
     ] = None,

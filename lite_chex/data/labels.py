@@ -88,6 +88,27 @@ def label_id_column(table: Table, id_column: str | None = None) -> str | None:
     return None
 
 
+def id_column_beside(path: Path, reports_id: str) -> str | None:
+    """The id column of a label file whose reports have their ids in the column ``reports_id``.
+
+    It is the column of that name; where the file has none, the one that :func:`label_id_column` takes (None).
+
+    Raises:
+        UserError: if one side has an id column and the other only row numbers, which would match wrongly.
+    """
+    table = Table(path)
+    if reports_id in table.columns:
+        return reports_id
+    own = label_id_column(table) or ROW_ID
+    if (own == ROW_ID) != (reports_id == ROW_ID):
+        said = {True: "row numbers", False: f'in column "{own if reports_id == ROW_ID else reports_id}"'}
+        raise UserError(
+            f"{path}: its ids are {said[own == ROW_ID]}, the reports' are {said[reports_id == ROW_ID]}; name the "
+            "column that both files have (--id-column, or id_column in a recipe)"
+        )
+    return None
+
+
 class CellReader:
     """Reads the cells of one kind of label file, and counts what it read otherwise than it stands.
 

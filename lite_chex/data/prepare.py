@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lite_chex.data.files import atomic_path
-from lite_chex.data.labels import PRESENCE_KEY, read_labels
+from lite_chex.data.labels import PRESENCE_KEY, id_column_beside, read_labels
 from lite_chex.data.readers import id_text
 from lite_chex.data.records import LabelTable
 from lite_chex.data.sources import Source, SourceOptions, SourceReport, open_source, split_name
@@ -116,7 +116,8 @@ class _KnownLabels:
         self.tables: dict[str, tuple[Path, LabelTable, Mapping[str, int]]] = {}
         for role, path in (("gold", files.gold), ("labels", files.labels)):
             if path is not None:
-                table = read_labels(path, options.findings, presence=options.presence)
+                id_column = id_column_beside(path, options.id_column or source.id_column)
+                table = read_labels(path, options.findings, id_column, presence=options.presence)
                 self.tables[role] = (path, table, {study: i for i, study in enumerate(table.ids)})
         has_own = bool(source.columns.any())
         if source.presence and has_own and self.tables and not options.presence:

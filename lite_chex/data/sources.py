@@ -17,10 +17,10 @@ import numpy as np
 
 from lite_chex.data.archives import is_archive, iter_files
 from lite_chex.data.labels import CellReader, finding_columns
-from lite_chex.data.readers import choose_columns, id_text, report_of, split_name
+from lite_chex.data.readers import ROW_ID, choose_columns, id_text, report_of, split_name
 from lite_chex.data.records import Report
 from lite_chex.data.sections import findings_and_impression, join_sections, text_to_label, unwrapped
-from lite_chex.data.tables import Row, Table
+from lite_chex.data.tables import NOT_UTF8, Row, Table
 from lite_chex.errors import UserError
 from lite_chex.findings import Certainty, FindingSet, LabelArray
 
@@ -58,12 +58,14 @@ class SourceReport:
 class Source:
     """An opened source. columns: bool ``[findings]``, the findings it has labels of itself.
 
-    presence: those labels are presence gold. notes: one sentence each, complete once all is read.
+    presence: those labels are presence gold. id_column: where the reports' ids stand, ROW_ID where they are
+    row numbers. notes: one sentence each, complete once all is read.
     """
 
     reports: Iterator[SourceReport]
     columns: np.ndarray
     presence: bool = False
+    id_column: str = "study_id"
     notes: list[str] = field(default_factory=list)
 
 
@@ -120,7 +122,7 @@ def _whole_report(row: int, study: str, patient: str | None, content: bytes, sec
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return Report(row, study, "", patient, error="not UTF-8")
+        return Report(row, study, "", patient, error=NOT_UTF8)
     if not text.strip():
         return Report(row, study, "", patient)
     report = Report(row, study, text, patient, *findings_and_impression(text))
@@ -131,7 +133,7 @@ def _chexpert_plus(path: Path, options: SourceOptions) -> Source:
     """CheXpert Plus: one row an image; the further views of a study repeat its report and are left out."""
     table = Table(path)
     table.require("path_to_image", "report")
-    source = Source(iter(()), _no_columns(options))
+    source = Source(iter(()), _no_columns(options), id_column="path_to_image")
     wanted = ["path_to_image", "report", "section_findings", "section_impression", "deid_patient_id", "split"]
     names = [name for name in wanted if name in table.columns]
 
@@ -183,7 +185,7 @@ def _openi(path: Path, options: SourceOptions) -> Source:
         for row, (name, content) in enumerate(iter_files(path, ".xml")):
             yield SourceReport(_openi_report(row, Path(name).stem, content))
 
-    return Source(reports(), _no_columns(options))
+    return Source(reports(), _no_columns(options), id_column="uid")
 
 
 def _openi_report(row: int, study: str, content: bytes) -> Report:
@@ -205,7 +207,7 @@ def _chexgpt(path: Path, options: SourceOptions) -> Source:
     table.require("text", "label")
     id_name = next((n for n in (options.id_column, "study_id", "id") if n is not None and n in table.columns), None)
     findings = options.findings
-    source = Source(iter(()), _no_columns(options), presence=True)
+    source = Source(iter(()), _no_columns(options), presence=True, id_column=id_name or ROW_ID)
     source.columns[[i for name in CHEXGPT_FINDINGS.values() if (i := findings.column(name)) is not None]] = True
 
     def reports() -> Iterator[SourceReport]:
@@ -263,7 +265,7 @@ def _chexpert_labeler(path: Path, options: SourceOptions) -> Source:
         for row in table.rows(["0"]):
             yield SourceReport(report_of(row, {"text": row.cells[0]}))
 
-    return Source(reports(), _no_columns(options))
+    return Source(reports(), _no_columns(options), id_column=ROW_ID)
 
 
 def _chexbert(path: Path, options: SourceOptions) -> Source:
@@ -280,7 +282,7 @@ def _table(path: Path, options: SourceOptions, patient_is_study: bool = False) -
     labels = finding_columns(table, findings) if any(findings.column(c) is not None for c in table.columns) else {}
     reader = CellReader(findings, options.presence)
     cut = columns.text is None if options.sections is None else options.sections
-    source = Source(iter(()), _no_columns(options), presence=options.presence)
+    source = Source(iter(()), _no_columns(options), options.presence, columns.id or ROW_ID)
     source.columns[list(labels.values())] = True
     roles = {r: getattr(columns, r) for r in ("text", "id", "patient", "findings", "impression")}
     roles = {r: name for r, name in roles.items() if name is not None}

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
-from lite_chex.data.labels import read_labels, unlabelled_rows
-from lite_chex.data.readers import iter_reports
+from lite_chex.data.labels import id_column_beside, read_labels, unlabelled_rows
+from lite_chex.data.readers import id_column_of, iter_reports
 from lite_chex.errors import UserError
 from lite_chex.evaluate.evaluation import score
 from lite_chex.findings import SKIP, Certainty, FindingSet
@@ -40,7 +40,7 @@ JOB_FILE = "distill.json"
 
 @dataclass(frozen=True)
 class TaughtFile:
-    """A file of reports, and the file of a teacher's labels of them."""
+    """A file of reports, and the file of a teacher's labels of them. id_column: of both."""
 
     reports: Path
     labels: Path
@@ -262,7 +262,8 @@ def _read_corpus(
     held_out: list[bool] = []
     skipped = 0
     for file in files:
-        table = read_labels(file.labels, findings)
+        id_column = id_column_beside(file.labels, id_column_of(file.reports, file.id_column))
+        table = read_labels(file.labels, findings, id_column)
         targets = table.values.astype(np.int64)
         targets[:, ~table.columns] = IGNORED  # a finding without a column is unknown here, not absent
         targets[table.values == SKIP] = IGNORED

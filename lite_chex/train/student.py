@@ -12,6 +12,7 @@ import numpy as np
 
 from lite_chex.data.files import atomic_path
 from lite_chex.data.labels import write_labels
+from lite_chex.data.readers import id_column_of
 from lite_chex.data.records import LabelTable, Report
 from lite_chex.data.splits import check_apart, report_keys
 from lite_chex.errors import UserError
@@ -130,15 +131,16 @@ def _report_file(recipe: Recipe, source: Source, folder: Path) -> tuple[Path, st
     if source.limit is None and source.split is None and not without:
         return path, source.text_column, source.id_column
     rows = list(_reports([source], without))
+    id_column = id_column_of(path, source.id_column)
     what = f"{recipe.seed} {source.limit} {source.split} {sorted(without)} {file_digest(path)}"
     digest = hashlib.sha256(what.encode()).hexdigest()[:16]
     chosen = folder / f"{path.name.partition('.')[0]}-{digest}.jsonl"
     kept = sorted(np.random.default_rng(recipe.seed).permutation(len(rows))[: source.limit].tolist())
     with atomic_path(chosen) as temporary, temporary.open("w", encoding="utf-8") as file:
         for i in kept:
-            row = {"study_id": rows[i].study_id, "report": rows[i].text}
+            row = {id_column: rows[i].study_id, "report": rows[i].text}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return chosen, None, None
+    return chosen, None, id_column
 
 
 def _labels(

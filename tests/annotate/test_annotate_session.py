@@ -283,6 +283,13 @@ def test_versions_need_names_and_ids_of_these_reports(files: Files) -> None:
         build_items("compare", inputs(files, predictions=(f"a={files.ppo}", f"b={files.ppo}")))
 
 
+def test_versions_are_matched_by_the_named_id_column(files: Files) -> None:
+    before = build_items("compare", inputs(files)).drafts
+    for path in (files.reports, files.ppo, files.sft):
+        path.write_text(path.read_text().replace("study_id", "Accession", 1))
+    assert build_items("compare", inputs(files, id_column="Accession")).drafts == before
+
+
 def test_reports_with_one_id_are_refused(files: Files) -> None:
     with files.reports.open("a") as file:
         file.write("s1,another\n")

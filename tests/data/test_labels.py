@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lite_chex.data.labels import label_cells, label_header, read_labels, write_labels
+from lite_chex.data.labels import id_column_beside, label_cells, label_header, read_labels, write_labels
 from lite_chex.data.records import LabelTable
 from lite_chex.errors import UserError
 from lite_chex.findings import CHEXPERT14, PAPER13, SKIP, Certainty
@@ -62,6 +62,19 @@ def test_blank_is_absent_and_never_negative(tmp_path: Path) -> None:
     assert picked.tolist() == [[A, A, N], [P, U, N]]
     assert table.columns.sum() == 3
     assert (table.values[:, ~table.columns] == A).all()
+
+
+def test_ids_of_labels_are_looked_for_where_the_reports_have_theirs(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "l.csv", "Accession,Edema\n2,1.0\n")
+    assert id_column_beside(path, "Accession") == "Accession"
+    assert id_column_beside(path, "row") is None
+    with pytest.raises(UserError, match='its ids are row numbers, the reports\' are in column "uid"'):
+        id_column_beside(path, "uid")
+    path = csv_file(tmp_path / "l.csv", "study_id,uid,Edema\n2,3,1.0\n")
+    assert id_column_beside(path, "uid") == "uid"
+    assert id_column_beside(path, "Accession") is None
+    with pytest.raises(UserError, match='its ids are in column "study_id", the reports\' are row numbers'):
+        id_column_beside(path, "row")
 
 
 def test_mimic_jpg_layout_in_any_order(tmp_path: Path) -> None:

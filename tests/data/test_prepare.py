@@ -356,6 +356,18 @@ def test_any_table(tmp_path: Path) -> None:
     assert rows_of(output)[0]["report"] == "Wet lungs.\nEdema."
 
 
+def test_label_files_are_matched_by_the_named_id_column(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "accn.csv", [["Accession", "report"], ["2", "Wet."], ["0", "Dry."], ["1", "Dry."]])
+    labels = csv_file(tmp_path / "l.csv", [["Accession", "Edema"], ["2", "1.0"], ["0", "0.0"], ["1", "0.0"]])
+    output = tmp_path / "o.parquet"
+    options = SourceOptions(PAPER13, id_column="Accession")
+    prepare("table", path, output, options, LabelFiles(labels=labels, gold=labels))
+    assert [(r["study_id"], r["Edema"]) for r in rows_of(output)] == [("2", 1.0), ("0", 0.0), ("1", 0.0)]
+    nameless = csv_file(tmp_path / "n.csv", [["Edema"], ["1.0"], ["0.0"], ["0.0"]])
+    with pytest.raises(UserError, match=r"n\.csv: its ids are row numbers, the reports' are in column \"Accession\""):
+        prepare("table", path, output, options, LabelFiles(labels=nameless))
+
+
 def test_wrong_codes_and_sources_are_named(tmp_path: Path, mimic: Path) -> None:
     output = tmp_path / "o.parquet"
     path = csv_file(tmp_path / "t.csv", [["id", "report", "Edema"], ["1", "a", "1"], ["2", "b", "3"]])

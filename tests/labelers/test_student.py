@@ -24,7 +24,7 @@ from lite_chex.findings import PAPER13
 from lite_chex.labelers.registry import LabelerOptions, labeler_for_model, make_labeler
 from lite_chex.labelers.student import StudentLabeler
 from lite_chex.recipe import NEW_ENCODER, DistillSection
-from lite_chex.train.distill import DistillSummary, TaughtFile, distill
+from lite_chex.train.distill import DistillSummary, TaughtFile, _read_corpus, distill
 
 WORD_LIST = "no edema fracture there is heart lungs are clear normal with and the in of . small large left right"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORD_LIST.split()]
@@ -115,6 +115,22 @@ def test_the_student_learns_its_teacher(base: Path, corpus: tuple[Path, Path], t
     assert not list((tmp_path / "student").glob("*.bin"))
     with pytest.raises(UserError, match='never learnt "Enlarged Cardiomediastinum"'):
         StudentLabeler.load(tmp_path / "student", findings=PAPER13)
+
+
+def test_a_teachers_labels_are_matched_by_the_named_id_column(base: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    reports, labels = tmp_path / "reports.csv", tmp_path / "labels.csv"
+    reports.write_text("Accession,report\n" + "".join(f"{i},edema {'heart ' * i}\n" for i in range(20)))
+    values = np.array([[i % 2, 3, 3] for i in reversed(range(20))], dtype=np.int8)
+    ids = [str(i) for i in reversed(range(20))]
+    write_labels(labels, LabelTable(WORDS, ids, values, np.ones(3, dtype=bool), "Accession"))
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    read = _read_corpus([TaughtFile(reports, labels, id_column="Accession")], WORDS, tokenizer, 40, 0.5)
+    assert read.labels[:, 0].tolist() == [i % 2 for i in range(20)]
+    labels.write_text(labels.read_text().replace("Accession", "case"))
+    with pytest.raises(UserError, match='its ids are row numbers, the reports\' are in column "Accession"'):
+        _read_corpus([TaughtFile(reports, labels, id_column="Accession")], WORDS, tokenizer, 40, 0.5)
 
 
 def test_the_same_seed_gives_the_same_student(base: Path, corpus: tuple[Path, Path], tmp_path: Path) -> None:
