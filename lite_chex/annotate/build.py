@@ -72,10 +72,14 @@ def build_items(task: str, inputs: Inputs) -> Built:
 def build_session(task: str, inputs: Inputs, store: Store, overlap: float = 1.0) -> tuple[Session, Built]:
     """A session on :func:`build_items`, with its judgements in ``store``."""
     built = build_items(task, inputs)
-    session = Session(
+    return open_session(task, inputs, built, store, overlap), built
+
+
+def open_session(task: str, inputs: Inputs, built: Built, store: Store, overlap: float = 1.0) -> Session:
+    """A session on items that are built, with its judgements in ``store``."""
+    return Session(
         task, built.drafts, store, inputs.findings, seed=inputs.seed, versions=built.versions, overlap=overlap
     )
-    return session, built
 
 
 def _versions(reports: Path, systems: list[System]) -> dict[str, Any]:

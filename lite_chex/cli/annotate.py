@@ -203,11 +203,12 @@ def _inputs(
 def serve_items(
     task: str, inputs: Inputs, store: Path, overlap: float, host: str, port: int, token: str | None
 ) -> None:
-    from lite_chex.annotate.build import build_session
+    from lite_chex.annotate.build import build_items, open_session
     from lite_chex.annotate.store import Store
 
+    built = build_items(task, inputs)  # before the store is made: a command that fails leaves none
     with Store(store) as opened:
-        session, built = build_session(task, inputs, opened, overlap)
+        session = open_session(task, inputs, built, opened, overlap)
         _serve(session, _what(task, built), opened, host, port, token)
 
 

@@ -276,6 +276,14 @@ def test_export_shows_work_agreement_and_preference(store: Store) -> None:
     assert max(len(line) for line in result.output.splitlines() if str(store.path) not in line) <= 80
 
 
+def test_a_comparison_that_cannot_start_leaves_no_store(files: Files, tmp_path: Path) -> None:
+    store = tmp_path / "none.sqlite"
+    arguments = ["annotate", "compare", "--reports", str(files.reports), "--store", str(store)]
+    result = CliRunner().invoke(app, [*arguments, "--pred", f"a={files.ppo}", "--pred", f"b={files.ppo}"])
+    assert "nothing to compare" in str(result.exception)
+    assert not store.exists()
+
+
 def test_export_needs_a_store(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["annotate", "export", "--store", str(tmp_path / "none.sqlite")])
     assert isinstance(result.exception, UserError)
