@@ -11,6 +11,7 @@ length bins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -130,10 +131,10 @@ def resample_sums(values: FloatArray, resamples: int, seed: int) -> FloatArray:
 
 
 def interval(draws: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """95% percentile interval over axis 0; resamples in which the figure is undefined are left out."""
+    """95% percentile interval over axis 0; undefined resamples are left out, and NaN stands where there is no other."""
     tail = (1 - CONFIDENCE) / 2 * 100
     values = np.asarray(draws, dtype=np.float64)
-    flat = values.reshape(len(values), -1)
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))
     bounds = np.full((2, flat.shape[1]), np.nan)
     defined = np.isfinite(flat)
     whole = defined.all(axis=0)

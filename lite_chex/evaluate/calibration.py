@@ -74,7 +74,7 @@ def calibrate(
         np.add.at(per_report[:, i], (rows[scored], bins[scored]), values[scored])
     sums = per_report.sum(axis=0)
     drawn = boot.resample_sums(per_report.reshape(n, -1), bootstrap, seed).reshape(-1, 3, BINS)
-    low, high = boot.interval(ece_of(drawn)[:, None]) if bootstrap else (np.array([np.nan]),) * 2
+    low, high = boot.interval(ece_of(drawn)[:, None])
     count = np.where(sums[0] > 0, sums[0], np.nan)
     bounds = [float(x[0]) if np.isfinite(x[0]) else None for x in (low, high)]
     return Calibration(

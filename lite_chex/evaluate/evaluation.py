@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lite_chex.errors import UserError
 from lite_chex.evaluate import bootstrap as boot
-from lite_chex.evaluate.counts import CodeArray, cell_codes, confusion, error_counts, errors_of_reports
+from lite_chex.evaluate.counts import NOT_SCORED, CodeArray, cell_codes, confusion, error_counts, errors_of_reports
 from lite_chex.evaluate.lengths import LENGTH_BINS, length_bins
 from lite_chex.evaluate.protocols import (
     MIN_SUPPORT,
@@ -26,7 +26,7 @@ from lite_chex.evaluate.protocols import (
     rrg_f1,
     scores,
 )
-from lite_chex.findings import FindingSet, LabelArray
+from lite_chex.findings import SKIP, FindingSet, LabelArray
 
 ERROR_KINDS = ("missed", "hallucinated", "wrong_certainty", "format")
 
@@ -149,7 +149,7 @@ def _estimates(
 ) -> list[Estimate]:
     """One row of a table: values ``[S]`` with their resamples ``[B, S]`` -> an Estimate per system."""
     sign = -1.0 if lower_is_better else 1.0
-    low, high = boot.interval(draws) if len(draws) else (np.full(len(values), np.nan),) * 2
+    low, high = boot.interval(draws)
     support = np.broadcast_to(np.asarray(n), values.shape)
     defined = np.isfinite(values)
     best = int(np.argmax(np.where(defined, sign * values, -np.inf))) if defined.any() else None
@@ -183,10 +183,11 @@ def score(gold: LabelArray, pred: LabelArray, findings: FindingSet, protocol: st
     result = scores(cells, chosen, averaged_cells(cells.gold, chosen, findings))
     supported = scores(cells, chosen, averaged_cells(cells.gold, chosen, findings, MIN_SUPPORT))
     errors = float(sum(error_counts(counts).values()))
+    reports = int((np.asarray(gold) != SKIP).any(axis=1).sum())
     return Score(
         macro_f1=_number(float(result.headline)),
         macro_f1_supported=_number(float(supported.headline)),
-        errors_per_report=errors / max(len(gold), 1),
+        errors_per_report=errors / max(reports, 1),
         per_finding={name: _number(v) for name, v in zip(findings.names, result.per_finding, strict=True)},
         per_certainty={name: _number(v) for name, v in zip(chosen.cells, result.per_cell, strict=True)},
     )
@@ -222,8 +223,9 @@ def evaluate(
     """Score every system against the gold on the same resamples.
 
     gold and each system: int8 ``[n, F]`` in the order of ``findings``; SKIP cells of the gold are not
-    scored. lengths: tokens per report ``[n]`` (negative = not known). format_errors: per system, bool
-    ``[n]``, True where there was no readable answer. bootstrap: resamples, 0 for no intervals.
+    scored, and a report with no other cell is left out. lengths: tokens per report ``[n]`` (negative = not
+    known). format_errors: per system, bool ``[n]``, True where there was no readable answer. bootstrap:
+    resamples, 0 for no intervals.
 
     Raises:
         UserError: where there is nothing to score, shapes disagree, or a value is no label.
@@ -238,16 +240,19 @@ def evaluate(
     codes = cell_codes(gold, systems, format_errors, chosen.presence)
     if codes.shape[2] != len(findings):
         raise UserError(f'the labels have {codes.shape[2]} columns, findings "{findings.name}" has {len(findings)}')
-    bins = length_bins(lengths) if lengths is not None else np.zeros(len(gold), dtype=np.int8)
+    scored = (codes[0] != NOT_SCORED).any(axis=1)
+    if not scored.any():
+        raise UserError("every cell of the gold is marked as not scored: there is nothing to score")
+    codes = codes[:, scored]
+    bins = np.zeros(codes.shape[1], dtype=np.int8) if lengths is None else length_bins(np.asarray(lengths)[scored])
     groups = len(LENGTH_BINS) + 1 if lengths is not None else 1
     drawn = boot.resample(codes, bins, groups, bootstrap, seed)
     whole = _Part(confusion(codes), drawn.confusion.sum(axis=1))
-    if not whole.counts.sum():
-        raise UserError("every cell of the gold is marked as not scored: there is nothing to score")
     parts = None
     if lengths is not None:
         parts = [_Part(confusion(codes[:, bins == b]), drawn.confusion[:, b]) for b in range(len(LENGTH_BINS))]
     reports_in_bin = np.bincount(bins, minlength=groups)
+    notes = [*(notes or []), *_unscored_reports(int((~scored).sum()))]
     return _assemble(
         chosen, findings, list(systems), codes, whole, parts, reports_in_bin, drawn.perfect.sum(axis=1), seed, notes
     )
@@ -263,7 +268,7 @@ def _assemble(
     reports_in_bin: npt.NDArray[np.integer],
     perfect_draws: npt.NDArray[np.float32],
     seed: int,
-    notes: list[str] | None,
+    notes: list[str],
 ) -> Evaluation:
     n, resamples = codes.shape[1], len(whole.draws)
     cells, drawn_cells = cell_counts(whole.counts, protocol.cells), cell_counts(whole.draws, protocol.cells)
@@ -321,8 +326,14 @@ def _assemble(
         supported_cells=supported_cells,
         averaged_cells=int(averaged.sum()),
         left_out=int(emptied.any(axis=(1, 2)).sum()),
-        notes=[*(notes or []), *_empty_findings(findings, finding_support)],
+        notes=[*notes, *_empty_findings(findings, finding_support)],
     )
+
+
+def _unscored_reports(n: int) -> list[str]:
+    if not n:
+        return []
+    return [f"{n:,} gold {'row has' if n == 1 else 'rows have'} no cell to score: in no count."]
 
 
 def _empty_findings(findings: FindingSet, support: npt.NDArray[np.integer]) -> list[str]:

@@ -189,7 +189,7 @@ def _figures(
     n = int(sums[:, 0].sum())
     drawn = boot.resample_sums(sums, resamples, seed)
     drawn = drawn / np.where(drawn[:, :1] > 0, drawn[:, :1], np.nan)
-    low, high = boot.interval(drawn) if resamples else (np.full(3, np.nan),) * 2
+    low, high = boot.interval(drawn)
     errors, perfect = (Estimate(float(sums[:, k].sum() / n), _defined(low[k]), _defined(high[k]), n) for k in (1, 2))
     means = readings.counts[chosen].mean(axis=0).tolist()
     return ReaderFigures(errors, perfect, dict(zip(ERROR_KINDS, means, strict=True))), drawn[:, 1]
