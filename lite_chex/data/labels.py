@@ -204,15 +204,21 @@ def read_labels(
     return LabelTable(findings, ids, values, present, id_name or ROW_ID, reader.warnings())
 
 
-def unlabelled_rows(path: Path) -> set[int]:
-    """The row numbers (the first is 0) that ``litechex label`` could not label, from ``<path>.errors.csv``."""
+def unlabelled_rows(path: Path, labels: LabelTable) -> set[int]:
+    """The rows of ``labels``, read from ``path``, that ``litechex label`` could not label (``<path>.errors.csv``).
+
+    They are found by id, because the label file may have been sorted since; by row number where it has no ids.
+    """
     errors = path.with_name(path.name + ".errors.csv")
     if not errors.exists():
         return set()
     table = Table(errors)
-    if ROW_ID not in table.columns:
+    ids = [name for name in table.columns if name not in (ROW_ID, "reason")]
+    column = next((c for c in (labels.id_column, *ids, ROW_ID) if c in table.columns), None)
+    if column is None:
         return set()
-    return {int(row) for row in (str(r.cells[0]) for r in table.rows([ROW_ID])) if row.isdecimal()}
+    failed = {id_text(row.cells[0]) for row in table.rows([column])}
+    return {i for i, study_id in enumerate(labels.ids) if study_id in failed}
 
 
 def _label_rows(

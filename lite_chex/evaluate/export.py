@@ -187,8 +187,8 @@ def latex_escape(text: str) -> str:
 
 def _latex_figure(text: str) -> str:
     """Text of a cell or interval: signs in math mode, an en dash between two bounds."""
-    text = re.sub(r"(?<=\d)-(?=[\d.])", "\u2013", text)
-    return re.sub(r"(?<![\w$])([+-][\d.]+)", r"$\1$", latex_escape(text))
+    bounds = re.split(r"(?<=\d)-(?=-?[\d.])", text)
+    return "--".join(re.sub(r"(?<!\w)([+-][\d.]+)", r"$\1$", latex_escape(bound)) for bound in bounds)
 
 
 def _latex_cell(cell: Cell) -> str:

@@ -18,6 +18,7 @@ from lite_chex.evaluate.evaluation import Evaluation, evaluate
 from lite_chex.evaluate.label_columns import read_label_file
 from lite_chex.evaluate.lengths import count_tokens
 from lite_chex.evaluate.protocols import protocol_named
+from lite_chex.evaluate.tables import plural
 from lite_chex.findings import CERTAINTY_WORDS, Certainty, FindingSet, LabelArray
 
 
@@ -62,10 +63,6 @@ class EvalInput:
     def row_names(self) -> list[str]:
         """What a row is called: its id, else its number."""
         return list(self.ids) if self.ids is not None else [str(i) for i in range(len(self.gold))]
-
-
-def _plural(n: int, one: str, many: str | None = None) -> str:
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def positions(gold: LabelTable, gold_path: Path, other: LabelTable, path: Path) -> npt.NDArray[np.intp]:
@@ -205,17 +202,16 @@ def _add_prediction(
     unreadable = ~matched
     if missing := int(unreadable.sum()):
         result.notes.append(
-            f"{name}: {_plural(missing, 'gold row has', 'gold rows have')} no prediction: format errors, "
+            f"{name}: {plural(missing, 'gold row has', 'gold rows have')} no prediction: format errors, "
             "absent in every cell."
         )
     if extra := len(table) - int(matched.sum()):
-        result.notes.append(f"{name}: {_plural(extra, 'prediction')} without gold ignored.")
-    if failed := unlabelled_rows(path):
-        marked = matched & np.isin(rows, list(failed))
+        result.notes.append(f"{name}: {plural(extra, 'prediction')} without gold ignored.")
+    marked = matched & np.isin(rows, list(unlabelled_rows(path, table)))
+    if failed := int(marked.sum()):
         unreadable |= marked
         result.notes.append(
-            f"{name}: {path.name}.errors.csv names {_plural(int(marked.sum()), 'gold row')} without an answer: "
-            "format errors."
+            f"{name}: {path.name}.errors.csv names {plural(failed, 'gold row')} without an answer: format errors."
         )
     lacking = [findings.names[i] for i in scored if not table.columns[i]]
     if lacking:
@@ -246,4 +242,4 @@ def _add_reports(
     result.texts = matched
     result.lengths = np.where(rows >= 0, count_tokens(matched), -1)
     if missing := int((rows < 0).sum()):
-        result.notes.append(f"{path.name} has no report for {_plural(missing, 'gold row')}: in no length row.")
+        result.notes.append(f"{path.name} has no report for {plural(missing, 'gold row')}: in no length row.")

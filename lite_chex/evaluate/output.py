@@ -141,4 +141,4 @@ def _write_files(
     for path, make in makers:
         if path is not None:
             write_text(path, make)
-            console.print(f"Written: {path}", soft_wrap=True, highlight=False)
+            console.print(Text(f"Written: {path}"), soft_wrap=True)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from lite_chex.evaluate.evaluation import ERROR_KINDS, Estimate
 from lite_chex.evaluate.reader_study import MOST, ReaderFigures, ReaderStudy
-from lite_chex.evaluate.tables import MINUS, Cell, Table, estimate_cell, number, signed, span
+from lite_chex.evaluate.tables import MINUS, Cell, Table, estimate_cell, number, plural, signed, span
 
 
 def reader_tables(study: ReaderStudy) -> list[Table]:
     """Pooled and per reader, then the differences between systems and the readers' agreement where there are any."""
     readers = len({reader for _, reader in study.single})
+    reports = plural(study.reports, "report")
     interval = (
-        f"95% bootstrap intervals over {study.reports:,} reports ({study.bootstrap:,} resamples, seed {study.seed})"
+        f"95% bootstrap intervals over {reports} ({plural(study.bootstrap, 'resample')}, seed {study.seed})"
         if study.bootstrap
-        else f"{study.reports:,} reports, no intervals (--bootstrap 0)"
+        else f"{reports}, no intervals (--bootstrap 0)"
     )
     basis = (
-        f"Reader study: {study.readings:,} readings by {readers} reader{'s'[: readers != 1]}; n: readings; {interval}."
+        f"Reader study: {plural(study.readings, 'reading')} by {plural(readers, 'reader')}; n: readings; {interval}."
     )
     tables = [_pooled(study, basis), _single(study, basis)]
     if study.differences and study.bootstrap:

@@ -75,11 +75,11 @@ def render_table(table: Table, console: Console) -> None:
         for i, header in enumerate(table.lead):
             longest = min(_longest_word([*(row[i].text for row in table.rows), header]), console.width // 3)
             if header == "n":
-                grid.add_column(header, justify="right", no_wrap=True)
+                grid.add_column(Text(header), justify="right", no_wrap=True)
             else:
-                grid.add_column(header, min_width=longest)
+                grid.add_column(Text(header), min_width=longest)
         for i in part:
-            grid.add_column(_header(table, i), no_wrap=table.splittable, overflow="fold")
+            grid.add_column(Text(_header(table, i)), no_wrap=table.splittable, overflow="fold")
         for row in table.rows:
             grid.add_row(*(_text(cell) for cell in row[:names]), *(_text(row[names + i]) for i in part))
         console.print(grid)

@@ -83,6 +83,11 @@ def marked(cell: Cell) -> str:
     return f"{cell.text}{mark} {cell.interval}" if cell.interval else f"{cell.text}{mark}"
 
 
+def plural(n: int, one: str, many: str | None = None) -> str:
+    """``1 cell``, ``1,000 cells``."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 def _many(evaluation: Evaluation) -> bool:
     return len(evaluation.systems) > 1
 
@@ -90,12 +95,12 @@ def _many(evaluation: Evaluation) -> bool:
 def basis(evaluation: Evaluation) -> str:
     """What every caption starts with: protocol, n, interval."""
     interval = (
-        f"95% bootstrap intervals over reports ({evaluation.bootstrap:,} resamples, seed {evaluation.seed})"
+        f"95% bootstrap intervals over reports ({plural(evaluation.bootstrap, 'resample')}, seed {evaluation.seed})"
         if evaluation.bootstrap
         else "no intervals (--bootstrap 0)"
     )
-    findings = evaluation.findings
-    return f"Protocol {evaluation.protocol.name}, n = {evaluation.n:,} reports, {len(findings)} findings; {interval}."
+    size = f"n = {plural(evaluation.n, 'report')}, {plural(len(evaluation.findings), 'finding')}"
+    return f"Protocol {evaluation.protocol.name}, {size}; {interval}."
 
 
 def _caption(evaluation: Evaluation, *sentences: str, weak: bool = False) -> list[str]:
@@ -121,15 +126,17 @@ def overall_table(evaluation: Evaluation) -> Table:
         for s in evaluation.systems.values()
     ]
     left_out = (
-        f" In {evaluation.left_out:,} of {evaluation.bootstrap:,} resamples an averaged cell had no gold and was left "
-        "out, for all systems alike."
+        f" In {evaluation.left_out:,} of {plural(evaluation.bootstrap, 'resample')} an averaged cell had no gold "
+        "and was left out, for all systems alike."
         if evaluation.left_out
         else ""
     )
     caption = _caption(
         evaluation,
-        f"Macro F1: {evaluation.protocol.sentence}; {evaluation.averaged_cells} cells are averaged, "
-        f"{evaluation.supported_cells} of them have {MIN_SUPPORT} gold labels or more.{left_out}",
+        f"Macro F1: {evaluation.protocol.sentence}; "
+        f"{plural(evaluation.averaged_cells, 'cell is', 'cells are')} averaged, "
+        f"{plural(evaluation.supported_cells, 'of them has', 'of them have')} {MIN_SUPPORT} gold labels or more."
+        f"{left_out}",
     )
     columns = ["macro F1", f"cells with n≥{MIN_SUPPORT}", "errors/report", "perfect reports"]
     return Table("overall", "Overall", caption, ["system"], columns, rows, splittable=False)
@@ -275,7 +282,7 @@ def comparison_tables(evaluation: Evaluation) -> list[Table]:
         errors.append([pair, Cell(signed(c.errors_delta)), Cell(span(c.errors_low, c.errors_high)), Cell(verdict)])
     smallest = 2 / (evaluation.bootstrap + 1)
     sentence = (
-        f"p two-sided (never below {number(smallest)} with {evaluation.bootstrap:,} resamples), Holm over the "
+        f"p two-sided (never below {number(smallest)} with {plural(evaluation.bootstrap, 'resample')}), Holm over the "
         f"{len(scores)} comparison{'s' if len(scores) > 1 else ''}. MDE: minimum detectable effect, the smallest true "
         "difference that this test set shows with 80% power, (1.96 + 0.84) x the bootstrap standard error. "
         "Not resolved: the interval holds zero; in brackets: p above .05 after Holm."

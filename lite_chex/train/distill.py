@@ -267,7 +267,7 @@ def _read_corpus(
         targets = table.values.astype(np.int64)
         targets[:, ~table.columns] = IGNORED  # a finding without a column is unknown here, not absent
         targets[table.values == SKIP] = IGNORED
-        failed = unlabelled_rows(file.labels)  # their labels are empty because there was no answer
+        failed = unlabelled_rows(file.labels, table)  # their labels are empty because there was no answer
         rows = {study_id: i for i, study_id in enumerate(table.ids) if i not in failed}
         before = len(ids)
         for report in iter_reports(file.reports, file.text_column, file.id_column):

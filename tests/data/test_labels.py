@@ -11,7 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lite_chex.data.labels import id_column_beside, label_cells, label_header, read_labels, write_labels
+from lite_chex.data.labels import (
+    id_column_beside,
+    label_cells,
+    label_header,
+    read_labels,
+    unlabelled_rows,
+    write_labels,
+)
 from lite_chex.data.records import LabelTable
 from lite_chex.errors import UserError
 from lite_chex.findings import CHEXPERT14, PAPER13, SKIP, Certainty
@@ -194,6 +201,25 @@ def test_no_finding_column_no_id_and_bad_rows(tmp_path: Path) -> None:
         read_labels(csv_file(tmp_path / "c.csv", "id,Edema\n1,1.0,\n"), PAPER13)
     with pytest.raises(UserError, match='no column "case"'):
         read_labels(csv_file(tmp_path / "d.csv", "id,Edema\n1,1.0\n"), PAPER13, id_column="case")
+
+
+@pytest.mark.parametrize("id_column", ["study_id", "Accession", "row"])
+def test_rows_without_an_answer_are_found_by_id_after_sorting(tmp_path: Path, id_column: str) -> None:
+    path = csv_file(tmp_path / "l.csv", f"{id_column},Edema\n7,1.0\n2,\n5,0.0\n")
+    table = read_labels(path, PAPER13, id_column=id_column)
+    assert unlabelled_rows(path, table) == set()
+    # What label writes: rows without an id column have their number as id.
+    name = "id" if id_column == "row" else id_column
+    csv_file(
+        tmp_path / "l.csv.errors.csv", f"row,{name},reason\n{2 if id_column == 'row' else 0},2,the report is empty\n"
+    )
+    assert unlabelled_rows(path, table) == {1}
+
+
+def test_rows_without_an_answer_are_found_by_number_where_ids_were_not_read(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "l.csv", "Accession,Edema\nx,1.0\ny,\n")
+    csv_file(tmp_path / "l.csv.errors.csv", "row,Accession,reason\n1,y,the report is empty\n")
+    assert unlabelled_rows(path, read_labels(path, PAPER13)) == {1}
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
