@@ -10,6 +10,7 @@ from rich.console import Console
 
 from lite_chex.cli.app import app
 from lite_chex.cli.findings import FINDINGS_HELP, chosen_findings
+from lite_chex.cli.train import OutputOption
 from lite_chex.errors import UserError
 from lite_chex.evaluate.inputs import EvalInput, add_predictions, read_eval_input
 from lite_chex.evaluate.output import Outputs, write_outputs, write_reader_study
@@ -51,7 +52,7 @@ def evaluate_command(
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
     baseline: Annotated[str | None, typer.Option(help="System that the ablation compares with.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write every figure as JSON.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write every figure as one CSV row.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write every figure as CSV, one in a row.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables as Markdown.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write the tables as LaTeX (booktabs).")] = None,
     html: Annotated[Path | None, typer.Option(help="Write one HTML file with tables and plots.")] = None,
@@ -64,7 +65,7 @@ def evaluate_command(
     id_column: Annotated[str | None, typer.Option(help="Column of the ids, where a file has it.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text in --reports.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value of the recipe; repeat it.")] = None,
-    output_dir: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
+    output_dir: OutputOption = None,
 ) -> None:
     """Score label files against gold labels, or a run's stages (and label files beside them) on its test split.
 
@@ -104,12 +105,9 @@ def evaluate_command(
         run = load_recipe(recipe, set_ or [], None if output_dir is None else str(output_dir))
         if recipe is None:
             console.print(f"Recipe: {run.name}", highlight=False)
-        if predictions and len(run.data.test) > 1:
-            raise UserError("--pred: the recipe has several test sources; keep one with --set, or give --gold FILE")
         bundles = _of_run(run, protocol, console)
         if predictions:
-            test = run.data.test[0]
-            add_predictions(bundles[0], predictions, Path(test.reports), id_column or test.id_column)
+            add_predictions(bundles, run.data.test, predictions, id_column)
         resamples = run.eval.bootstrap if bootstrap is None else bootstrap
     else:
         if recipe is not None or set_ or output_dir is not None:
@@ -126,10 +124,11 @@ def evaluate_command(
             text_column=text_column,
         )
         bundles = [data]
+    names = dict.fromkeys(name for data in bundles for name in data.systems)
+    if baseline is not None and baseline not in names:
+        raise UserError(f"--baseline {baseline}: no such system; there are {', '.join(names)}")
     for number, data in enumerate(bundles):
-        if baseline is not None:
-            if baseline not in data.systems:
-                raise UserError(f"--baseline {baseline}: no such system; there are {', '.join(data.systems)}")
+        if baseline in data.systems:
             data.baseline = baseline
         wanted = outputs.numbered(number + 1)
         write_outputs(data, wanted, console, bootstrap=resamples, seed=seed, study=None if number else study)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
-from lite_chex.data.labels import unlabelled_rows
-from lite_chex.data.readers import ROW_ID, id_column_of, iter_reports, report_columns
+from lite_chex.data.labels import label_id_column, unlabelled_rows
+from lite_chex.data.readers import ID_COLUMNS, ROW_ID, count_rows, id_column_of, iter_reports, report_columns
 from lite_chex.data.records import LabelTable
 from lite_chex.data.tables import Table
 from lite_chex.errors import UserError
@@ -20,6 +24,9 @@ from lite_chex.evaluate.lengths import count_tokens
 from lite_chex.evaluate.protocols import protocol_named
 from lite_chex.evaluate.tables import plural
 from lite_chex.findings import CERTAINTY_WORDS, Certainty, FindingSet, LabelArray
+
+if TYPE_CHECKING:
+    from lite_chex.recipe import Source
 
 
 @dataclass
@@ -65,30 +72,53 @@ class EvalInput:
         return list(self.ids) if self.ids is not None else [str(i) for i in range(len(self.gold))]
 
 
-def positions(gold: LabelTable, gold_path: Path, other: LabelTable, path: Path) -> npt.NDArray[np.intp]:
+class NoCommonId(UserError):
+    """Two files that hold the ids of different reports."""
+
+
+def positions(
+    gold: LabelTable, gold_path: Path, other: LabelTable, path: Path, notes: list[str]
+) -> npt.NDArray[np.intp]:
     """For each gold row, the row of ``other`` with its id, -1 where there is none, ``[n gold]``.
 
-    A file without an id column (the peers' own output) is matched by position.
+    Where a file has no id column (the peers' own output), rows are matched by number, and ``notes`` says so.
 
     Raises:
-        UserError: if the two have no id in common, or are matched by position and differ in length.
+        UserError: if the two have no id in common, or are matched by row number and differ in length.
     """
-    if (gold.id_column == ROW_ID) != (other.id_column == ROW_ID):
-        without = path if other.id_column == ROW_ID else gold_path
-        if len(gold) != len(other):
-            raise UserError(
-                f"{without}: has no id column, so its rows are matched by position, but {gold_path} has {len(gold):,} "
-                f"rows and {path} {len(other):,}; add an id column, or give files of the same length"
-            )
-        return np.arange(len(gold))
-    row_of = {study_id: row for row, study_id in enumerate(other.ids)}
-    found = np.array([row_of.get(study_id, -1) for study_id in gold.ids], dtype=np.intp)
+    ids, other_ids = gold.ids, other.ids
+    without = [p for table, p in ((gold, gold_path), (other, path)) if table.id_column == ROW_ID]
+    if without and not all(ROW_ID in report_columns(p) for p in (gold_path, path)):
+        _check_lengths(gold, gold_path, other, path, without)
+        ids = ids if gold.id_column == ROW_ID else _numbers(gold)
+        other_ids = other_ids if other.id_column == ROW_ID else _numbers(other)
+        notes.append(
+            f"{path.name} and {gold_path.name} are matched by row number: no id column ({', '.join(ID_COLUMNS)}) in "
+            f"{' and '.join(p.name for p in without)}; --id-column names another."
+        )
+    row_of = {study_id: row for row, study_id in enumerate(other_ids)}
+    found = np.array([row_of.get(study_id, -1) for study_id in ids], dtype=np.intp)
     if not (found >= 0).any():
-        raise UserError(
+        raise NoCommonId(
             f'{path}: none of its {len(other):,} ids (column "{other.id_column}") is an id of {gold_path} '
             f'(column "{gold.id_column}"); give the files of the same reports, or name the id column with --id-column'
         )
     return found
+
+
+def _numbers(table: LabelTable) -> list[str]:
+    return [str(row) for row in range(len(table))]
+
+
+def _check_lengths(gold: LabelTable, gold_path: Path, other: LabelTable, path: Path, without: list[Path]) -> None:
+    # A run leaves reports without text or labels out, so that its ids are not all row numbers of the file.
+    rows = count_rows(gold_path) if gold.id_column == ROW_ID else len(gold)
+    if rows != len(other):
+        raise UserError(
+            f"{' and '.join(map(str, without))}: no id column, so rows are matched by position, but {gold_path} has "
+            f"{rows:,} rows and {path} {len(other):,}; name the id column with --id-column, or give files of the same "
+            "length"
+        )
 
 
 def _probabilities(path: Path, findings: FindingSet, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32] | None:
@@ -128,8 +158,11 @@ def read_eval_input(
     a format error; predictions without gold are ignored; both are counted in the notes.
 
     Raises:
-        UserError: if a file is missing or unreadable, an id stands twice, or nothing can be matched.
+        UserError: if a file is missing or unreadable, an id stands twice, nothing can be matched, or no file has
+            the column ``id_column``.
     """
+    files = [gold_path, *predictions.values(), *([reports] if reports else [])]
+    _require_somewhere(id_column, files)
     presence = protocol_named(protocol).presence
     gold = read_label_file(gold_path, findings, id_column=_own(gold_path, id_column), presence=presence)
     if not len(gold):
@@ -156,19 +189,70 @@ def read_eval_input(
 
 
 def add_predictions(
-    data: EvalInput, predictions: Mapping[str, Path], reports: Path, id_column: str | None = None
+    bundles: Sequence[EvalInput],
+    sources: Sequence[Source],
+    predictions: Mapping[str, Path],
+    id_column: str | None = None,
 ) -> None:
-    """Score label files beside what ``data`` has already (the stages of a run), matched by the ids of ``reports``.
+    """Score label files beside the stages of a run, on each test source whose ids they have.
+
+    bundles: what :func:`lite_chex.train.stages.evaluate_run` gave for ``sources``.
 
     Raises:
-        UserError: if a file is missing or unreadable, has none of the ids, or takes another system's name.
+        UserError: if a file is missing or unreadable, has no id of any source, takes another system's name, or
+            (with several sources) does not tell which source its rows belong to.
     """
-    columns = np.ones(len(data.findings), dtype=bool)
-    gold = LabelTable(data.findings, list(data.row_names), data.gold, columns, id_column_of(reports, id_column))
+    _require_somewhere(id_column, [*(Path(source.reports) for source in sources), *predictions.values()])
+    if len(sources) > 1:
+        _require_told_apart(bundles, sources, predictions, id_column)
     for name, path in predictions.items():
-        if name in data.systems:
-            raise UserError(f"--pred {name}=…: the run has a row of that name; give the file another")
-        _add_prediction(data, name, path, gold, reports, data.findings, np.flatnonzero(columns), id_column)
+        strangers: list[NoCommonId] = []
+        for data, source in zip(bundles, sources, strict=True):
+            if name in data.systems:
+                raise UserError(f"--pred {name}=…: the run has a row of that name; give the file another")
+            try:
+                _add_to_source(data, source, name, path, id_column or source.id_column)
+            except NoCommonId as error:
+                strangers.append(error)
+                data.notes.append(f"{name}: {path.name} has none of these reports: left out.")
+        if len(strangers) == len(sources):
+            raise strangers[0]
+
+
+def _add_to_source(data: EvalInput, source: Source, name: str, path: Path, id_column: str | None) -> None:
+    reports = Path(source.reports)
+    columns = np.ones(len(data.findings), dtype=bool)
+    ids_in = id_column_of(reports, _own(reports, id_column))
+    gold = LabelTable(data.findings, data.row_names, data.gold, columns, ids_in)
+    _add_prediction(data, name, path, gold, reports, data.findings, np.flatnonzero(columns), id_column)
+
+
+def _require_told_apart(
+    bundles: Sequence[EvalInput], sources: Sequence[Source], predictions: Mapping[str, Path], id_column: str | None
+) -> None:
+    """Raise a UserError, with the way out, where a label file's row may belong to more than one source."""
+    ids = [study_id for data in bundles for study_id in data.row_names]
+    names = {id_column or source.id_column for source in sources}
+    numbered = [
+        path
+        for path in predictions.values()
+        if any(label_id_column(Table(path), _own(path, name)) in (None, ROW_ID) for name in names)
+    ]
+    if not numbered and len(set(ids)) == len(ids):
+        return
+    problem = f"{numbered[0]} has no id column" if numbered else "the test sources have ids in common"
+    first = yaml.safe_dump(
+        [sources[0].model_dump(exclude_defaults=True)], default_flow_style=True, sort_keys=False, width=math.inf
+    ).strip()
+    raise UserError(
+        f"--pred: {problem}, so its rows could be of any of the recipe's {len(sources)} test sources; keep one, as "
+        f"with --set {shlex.quote(f'data.test={first}')}"
+    )
+
+
+def _require_somewhere(id_column: str | None, files: Sequence[Path]) -> None:
+    if id_column is not None and not any(id_column in report_columns(path) for path in files):
+        raise UserError(f"--id-column {id_column}: no such column in {', '.join(map(str, files))}")
 
 
 def _own(path: Path, id_column: str | None) -> str | None:
@@ -187,8 +271,8 @@ def _add_prediction(
     id_column: str | None,
 ) -> None:
     table = read_label_file(path, findings, id_column=_own(path, id_column))
+    rows = positions(gold, gold_path, table, path, result.notes)
     result.notes += [f"{name}: {warning}." for warning in table.warnings]
-    rows = positions(gold, gold_path, table, path)
     skipped = table.values < 0
     if skipped.any():
         row, column = np.argwhere(skipped)[0]
@@ -237,7 +321,7 @@ def _add_reports(
     if len(set(table.ids)) < len(table.ids):
         raise UserError(f'{path}: an id of column "{table.id_column}" stands twice; keep one report for each id')
     table.values = np.empty((len(texts), 0), dtype=np.int8)
-    rows = positions(gold, gold_path, table, path)
+    rows = positions(gold, gold_path, table, path, result.notes)
     matched = [texts[row] if row >= 0 else "" for row in rows]
     result.texts = matched
     result.lengths = np.where(rows >= 0, count_tokens(matched), -1)

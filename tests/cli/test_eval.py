@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -13,7 +15,12 @@ import pytest
 import lite_chex.cli.evaluate
 import lite_chex.cli.label  # noqa: F401
 from lite_chex.cli import main
+from lite_chex.errors import UserError
+from lite_chex.evaluate.export import latex_table
+from lite_chex.evaluate.inputs import EvalInput, add_predictions
+from lite_chex.evaluate.tables import Cell, Table
 from lite_chex.findings import CHEXPERT14, PAPER13, to_code
+from lite_chex.recipe import Source, load_recipe
 
 GOLD = [
     # Edema, Pneumothorax, No Finding (the rest absent)
@@ -152,11 +159,175 @@ def test_a_gold_row_without_prediction_is_a_format_error_and_predictions_without
     assert "2 predictions without gold ignored" in out
 
 
+def run_sources(folder: Path, ids: dict[str, list[str]]) -> tuple[list[EvalInput], list[Source]]:
+    """A run's bundle for each test source, with SFT right throughout."""
+    gold, sources = labels(GOLD[:3]), []
+    for name, names in ids.items():
+        reports = folder / f"reports_{name}.csv"
+        reports.write_text("study_id,report\n" + "".join(f"{i},made up\n" for i in names))
+        sources.append(Source(reports=str(reports), labels=str(folder / f"gold_{name}.csv")))
+    return [EvalInput(gold, {"SFT": gold}, PAPER13, ids=names) for names in ids.values()], sources
+
+
+def test_predictions_stand_beside_a_run_on_the_test_sources_whose_ids_they_have(tmp_path):
+    bundles, sources = run_sources(tmp_path, {"a": ["a0", "a1", "a2"], "b": ["b0", "b1", "b2"]})
+    both = write(tmp_path / "both.csv", labels([*GOLD[:3], *GOLD[:3]]), ["a0", "a1", "a2", "b0", "b1", "b2"])
+    one = write(tmp_path / "one.csv", labels(GOLD[:3]), ["b0", "b1", "b2"])
+    add_predictions(bundles, sources, {"both": both, "one": one})
+    assert [list(data.systems) for data in bundles] == [["SFT", "both"], ["SFT", "both", "one"]]
+    assert bundles[0].notes == [
+        "both: 3 predictions without gold ignored.",
+        "one: one.csv has none of these reports: left out.",
+    ]
+    stranger = write(tmp_path / "stranger.csv", labels(GOLD[:1]), ["c0"])
+    with pytest.raises(UserError, match=r"stranger\.csv: none of its 1 ids"):
+        add_predictions(bundles, sources, {"stranger": stranger})
+    with pytest.raises(UserError, match=r"--id-column nix: no such column in .*reports_a\.csv, .*one\.csv"):
+        add_predictions(bundles, sources, {"again": one}, "nix")
+
+
+@pytest.mark.parametrize("problem", ["ids in common", "no id column"])
+def test_rows_that_may_be_of_several_test_sources_are_refused_with_the_set_that_keeps_one(tmp_path, problem):
+    ids = ["a0", "a1", "a2"]
+    bundles, sources = run_sources(tmp_path, {"a": ids, "b": ids if problem == "ids in common" else ["b0", "b1", "b2"]})
+    path = write(tmp_path / "p.csv", labels(GOLD[:3]), ids if problem == "ids in common" else None)
+    with pytest.raises(UserError, match=problem) as error:
+        add_predictions(bundles, sources, {"p": path})
+    override = shlex.split(str(error.value).partition("--set ")[2])[0]
+    assert load_recipe("qwen2.5-7b-24gb", [override]).data.test == sources[:1]
+
+
+def test_one_test_source_without_ids_is_matched_by_the_row_numbers_of_its_reports(tmp_path):
+    reports = tmp_path / "reports.csv"
+    reports.write_text("report\n" + "made up\n" * 6)
+    kept = [0, 2, 5]  # the run left the others out
+    bundle = EvalInput(labels([GOLD[i] for i in kept]), {}, PAPER13, ids=[str(i) for i in kept])
+    path = write(tmp_path / "p.csv", labels(GOLD), None)
+    add_predictions([bundle], [Source(reports=str(reports))], {"p": path})
+    assert (bundle.systems["p"] == bundle.gold).all()
+    assert "matched by row number" in bundle.notes[0]
+    write(path, labels(GOLD[:3]), None)
+    with pytest.raises(UserError, match=r"reports\.csv has 6 rows and .*p\.csv 3"):
+        add_predictions([bundle], [Source(reports=str(reports))], {"q": path})
+
+
+def test_help_says_what_the_options_are(capsys):
+    _, out, _ = run(capsys, "--help")
+    text = " ".join(out.replace("│", " ").split())
+    assert "Folder of the runs" in text
+    assert "Write every figure as CSV, one in a row." in text
+
+
 def test_rows_that_label_could_not_label_are_format_errors(files, capsys, tmp_path):
     (tmp_path / "close.csv.errors.csv").write_text("row,study_id,reason\n3,s3,the report is empty\n")
     target = tmp_path / "out.json"
     run(capsys, "--gold", files["gold"], "--pred", f"close={files['close']}", "--json", target, "--bootstrap", 0)
     assert json.loads(target.read_text())["systems"]["close"]["errors"]["format"] == len(PAPER13)
+
+
+def test_the_errors_file_holds_by_id_where_the_labels_were_sorted(files, capsys, tmp_path):
+    far = tmp_path / "far.csv"  # written in the reverse order of the gold
+    (tmp_path / "far.csv.errors.csv").write_text("row,study_id,reason\n4,s4,the report is empty\n")
+    target = tmp_path / "out.json"
+    _, out, _ = run(capsys, "--gold", files["gold"], "--pred", f"far={far}", "--json", target, "--bootstrap", 0)
+    errors = json.loads(target.read_text())["systems"]["far"]["errors"]
+    # far misses Edema in s0, s1, s2 and s4: s4 is a format error, not a miss.
+    assert (errors["missed"], errors["format"]) == (3, len(PAPER13))
+    assert "names 1 gold row without an answer" in out
+    (tmp_path / "far.csv.errors.csv").write_text("row,study_id,reason\n7,t7,the report is empty\n")
+    _, out, _ = run(capsys, "--gold", files["gold"], "--pred", f"far={far}", "--bootstrap", 0)
+    assert "errors.csv" not in out
+
+
+def renamed(path: Path, id_column: str) -> Path:
+    """The same file under another id column, none where it is empty."""
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    target = path.with_name(f"{id_column or 'no_id'}_{path.name}")
+    with target.open("w", newline="") as file:
+        csv.writer(file).writerows([[id_column, *rows[0][1:]], *rows[1:]] if id_column else [r[1:] for r in rows])
+    return target
+
+
+def test_ids_under_a_name_of_their_own_are_matched_by_it_and_else_by_row_number_with_a_note(files, capsys, tmp_path):
+    gold, far = renamed(files["gold"], "Accession"), renamed(files["far"], "Accession")
+    target = tmp_path / "out.json"
+    arguments = ("--gold", gold, "--pred", f"far={far}", "--json", target, "--bootstrap", 0)
+    _, out, _ = run(capsys, *arguments, "--id-column", "Accession")
+    assert "row number" not in out
+    assert json.loads(target.read_text())["systems"]["far"]["errors"]["per_report"] == pytest.approx(4 / 6)
+    run(capsys, *arguments)
+    note = (
+        "Accession_far.csv and Accession_gold.csv are matched by row number: no id column (study_id, uid, id, "
+        "path_to_image) in Accession_gold.csv and Accession_far.csv; --id-column names another."
+    )
+    assert json.loads(target.read_text())["notes"][0] == note
+
+
+@pytest.mark.parametrize(("gold_ids", "far_ids"), [("study_id", ""), ("", "study_id"), ("", ""), ("", "row")])
+def test_matching_by_position_is_said(files, capsys, gold_ids, far_ids):
+    gold, far = renamed(files["gold"], gold_ids), renamed(files["far"], far_ids)
+    if far_ids == "row":
+        far.write_text(far.read_text().replace("\ns", "\n"))
+    code, out, _ = run(capsys, "--gold", gold, "--pred", f"far={far}", "--bootstrap", 0)
+    assert code == 0
+    assert "matched by row number" in out
+
+
+def test_row_numbers_that_both_files_hold_are_ids(files, capsys):
+    gold, far = renamed(files["gold"], "row"), renamed(files["far"], "row")
+    far.write_text("\n".join(far.read_text().splitlines()[:-2]) + "\n")
+    code, out, _ = run(capsys, "--gold", gold, "--pred", f"far={far}", "--bootstrap", 0)
+    assert code == 0
+    assert "2 gold rows have no prediction" in out
+    assert "matched by row number" not in out
+
+
+def test_a_gold_row_that_is_not_scored_at_all_is_no_report(files, capsys, tmp_path):
+    lines = files["gold"].read_text().splitlines()
+    lines[2:] = [",".join([line.split(",")[0], *["x"] * len(PAPER13)]) for line in lines[2:]]
+    files["gold"].write_text("\n".join(lines) + "\n")
+    target = tmp_path / "out.json"
+    arguments = ("--gold", files["gold"], "--pred", f"far={files['far']}", "--json", target, "--bootstrap", 20)
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    figures = json.loads(target.read_text())
+    # The one report that is scored, s0, has its Edema missed.
+    assert figures["n"] == 1
+    far = figures["systems"]["far"]
+    assert (far["errors"]["per_report"], far["errors"]["low"], far["perfect_reports"]) == (1.0, 1.0, 0.0)
+    assert "5 gold rows have no cell to score: in no count." in " ".join(out.split())
+    assert "n = 1 report, 13 findings" in out
+    assert "2 cells are averaged, 0 of them have 10" in " ".join(out.split())
+
+
+def test_no_resamples_and_one(files, capsys, tmp_path):
+    target = tmp_path / "out.json"
+    arguments = (
+        "--gold", files["gold"], "--pred", f"close={files['close']}", "--pred", f"far={files['far']}",
+        "--json", target, "--tables",
+    )  # fmt: skip
+    code, out, err = run(capsys, *arguments, "--bootstrap", 0)
+    assert (code, err) == (0, "")
+    assert "no intervals (--bootstrap 0)" in out
+    comparison = json.loads(target.read_text())["comparisons"][0]
+    assert comparison["errors_delta"] == pytest.approx(3 / 6)
+    assert (comparison["low"], comparison["p"], comparison["p_holm"], comparison["errors_high"]) == (None,) * 4
+    _, out, _ = run(capsys, *arguments, "--bootstrap", 1)
+    assert "(1 resample, seed 0)" in " ".join(out.split())
+
+
+def test_names_are_text_not_markup(files, capsys, tmp_path):
+    target = tmp_path / "[b].json"
+    code, out, err = run(
+        capsys, "--gold", files["gold"], "--pred", f"[ours]={files['close']}", "--pred", f"[/b]x={files['far']}",
+        "--tables", "--bootstrap", 20, "--json", target,
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    table = out[out.index("F1 per finding") : out.index("F1 per certainty")]
+    assert "[ours]" in table
+    assert "[/b]x" in table
+    assert "[b].json" in out
 
 
 def test_unscored_cells_do_not_count(files, capsys, tmp_path):
@@ -266,6 +437,12 @@ def test_markdown_latex_and_csv(files, capsys, tmp_path):
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == latex.count(r"\bottomrule")
     assert r"close\_1" in latex
     assert r"\textbf{" in latex
+    # A sign is in math mode; between two bounds stands an en dash.
+    assert re.search(r"\[\.\d+--\.\d+\]", latex)
+    assert re.search(r"\[\d+--\d+\]", latex)
+    assert "$+.500$ & $+.038$ to $+.833$" in latex
+    assert "[$-$" not in latex
+    assert "-$-." not in latex
     assert "%" not in latex.replace(r"\%", "").replace("% needs", "").replace("% ", "")
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -273,6 +450,11 @@ def test_markdown_latex_and_csv(files, capsys, tmp_path):
     assert float(headline[0]["value"]) == pytest.approx((0.6 + 1 + 1) / 3)
     undefined = [r for r in rows if r["finding"] == "Fracture" and r["metric"] == "f1" and r["system"] == "far"]
     assert {r["value"] for r in undefined} == {""}
+
+
+def test_latex_of_an_interval_below_zero():
+    table = Table("k", "Kappa", [], ["finding"], ["a"], [[Cell("Edema"), Cell("-.100", "-.200--.012")]])
+    assert r"Edema & $-.100$ {\scriptsize [$-.200$--$-.012$]} \\" in latex_table(table)
 
 
 def duplicated(path: Path) -> Path:
@@ -306,6 +488,14 @@ MISTAKES = {
     "lengths differ without ids": (
         lambda f, d: ["--gold", f["gold"], "--pred", f"a={write(d / 'o.csv', labels(GOLD[:4]), None)}"],
         "matched by position",
+    ),
+    "lengths differ, no ids at all": (
+        lambda f, d: ["--gold", renamed(f["gold"], ""), "--pred", f"a={write(d / 'o.csv', labels(GOLD[:4]), None)}"],
+        "o.csv 4; name the id column with --id-column",
+    ),
+    "id column in no file": (
+        lambda f, d: ["--gold", f["gold"], "--pred", f"a={f['close']}", "--id-column", "nix"],
+        "close.csv",
     ),
     "unknown protocol": (lambda f, d: ["--gold", f["gold"], "--pred", f"a={f['close']}", "--protocol", "f2"], "f2"),
     "unknown findings": (lambda f, d: ["--gold", f["gold"], "--pred", f"a={f['close']}", "--findings", "x"], "x"),
