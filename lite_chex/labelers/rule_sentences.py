@@ -26,6 +26,16 @@ _PLEURAL_SCAR = re.compile(
     r"\bpleural (?:effusions?|fluid) (?:or|and/or|versus|vs) scar\w*\b"
     r"(?! (?:in|at|of) the (?:\w+ ){0,2}(?:lung|lobe|base))"
 )
+# "density overlying the heart, likely a stent"
+_NOT_IN_LUNG = re.compile(
+    r"^(?![^.]*\b(?:nodul|mass|infiltrat|pneumon|atelect|versus))[^.]{0,20}?\b(?:over|overlying|overlies) (?:the )?(?:\w+ ){0,3}?(?:heart|cardiac silhouette|mediastinum|hemithorax|"
+    r"ribs?)\b[^.]*?\b(?:stents?|clips?|leads?|wires?|hernia|bone island|callus|(?:annular|valv\w+|arter\w+|costal "
+    r"cartilage) calcifications?|(?:healing|healed|old) (?:\w+ )?fracture)"
+)
+_BONY_SITE = re.compile(
+    r"\b(?:vertebra\w*|ribs?|humer\w+|clavic\w+|scapula\w*|sternum|bones?|bony|osseous|skelet\w+|t\d+|lytic|sclerotic)\b"
+)
+_LUNG_SITE = re.compile(r"\b(?:lungs?|pulmonary|nodul\w+|opaci\w+|mass(?:es)?|lobes?|hil\w+)\b")
 _PARTIAL = re.compile(
     r"\b(?:large|larger|sizable|massive|other|additional|new|further|displaced|tension|alveolar|overt|frank|gross) "
     r"(?:\w+ )?$"
@@ -77,6 +87,10 @@ def _refine(text: str, statements: list[Statement]) -> list[Statement]:
             and s.certainty is not Certainty.NEGATIVE
             and _CALCIFIED_AFTER.match(text[s.end :])
         ):
+            s = replace(s, finding=vocabulary.OTHER)
+        if s.finding == vocabulary.LL and s.word == "metas" and _BONY_SITE.search(text) and not _LUNG_SITE.search(text):
+            s = replace(s, finding=vocabulary.OTHER)
+        if s.finding == vocabulary.LO and s.word == "densi" and _NOT_IN_LUNG.match(text[s.end :]):
             s = replace(s, finding=vocabulary.OTHER)
         if s.finding == vocabulary.FX and (_BROKEN.search(text) or (_HARDWARE.search(text) and not _BONE.search(text))):
             continue

@@ -297,6 +297,18 @@ ANATOMY = [
     ("The heart is non-enlarged.", "CM:n"),
 ]
 VOCABULARY = [
+    ("No pleural or mediastinal air collections.", "PX:n"),
+    ("No mediastinal air collections.", ""),
+    ("No air in the pleural space.", "PX:n"),
+    ("No pleural or mediastinal fluid collections.", "PE:n"),
+    ("Rounded densities over the mediastinum are consistent with surgical clips.", "SD:p"),
+    ("Density overlying the lower mediastinum, due to hiatal hernia.", ""),
+    ("Density overlying the left 4th rib.", "LO:p"),
+    ("Density overlying the left 4th rib may represent a nodule or a bone island.", "LO:p LL:u"),
+    ("Lytic lesions in the ribs, likely metastases.", ""),
+    ("Nodule over the left rib may represent metastasis.", "LL:p"),
+    ("Left shoulder replacement.", "SD:p"),
+    ("Fatty replacement of the thymus.", ""),
     ("Left PIC line ends in the low SVC.", "SD:p"),
     ("The clinical picture line is unchanged.", ""),
     ("Pleural based opacity in the right lower lobe.", "LO:p"),
@@ -465,6 +477,9 @@ NORMAL = [
     "No evidence of emphysema. The spine shows no degenerative change.",
 ]
 ABNORMAL = [
+    "Bridging syndesmophytes are noted.",
+    "Right-sided aortic arch.",
+    "Pleural disease is stable.",
     "Calcified granuloma. Otherwise normal.",
     "The lungs are hyperinflated.",
     "Mild scoliosis. Lungs are clear.",
