@@ -135,6 +135,8 @@ def check_packages(requirements: list[str] | None = None) -> list[Check]:
     checks = []
     for line in requirements:
         wanted = Requirement(line)
+        if 'extra == "test"' in str(wanted.marker):  # a developer's; it repeats other extras
+            continue
         optional = wanted.marker is not None and "extra" in str(wanted.marker)
         if wanted.marker is not None and not optional and not wanted.marker.evaluate():
             continue

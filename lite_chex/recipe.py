@@ -1,7 +1,7 @@
 """Recipes: one YAML per (base model, card). Keys are those that TRL and alignment-handbook users know.
 
 Unknown keys are refused with the closest known one suggested, and all mistakes are reported at once.
-A field's description is its help text (``litechex recipe-keys`` is not needed: read this file).
+A field's description is its help text.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def plan(
 
     from lite_chex.cli.train import open_recipe
     from lite_chex.errors import UserError
-    from lite_chex.model.plan import plan_recipe, tables
+    from lite_chex.model.plan import GIB, plan_recipe, tables
 
     if card is not None and card <= 0:
         raise UserError(f"--card: {card:g} GB is no card; give its memory, as --card 12")
@@ -38,9 +38,11 @@ def plan(
         warning = made.warning(stage.name)
         if warning:
             console.print(f"[yellow]{warning}[/]", highlight=False, soft_wrap=True)
+    other = made.stages[0].group("other") / GIB
     console.print(
         f"Weights ({made.dtype} beside 4 bits), adapters and optimizer are counted; activations, cache and driver are "
-        "estimates, at rows of model.max_length. total: the larger of training and decoding.",
+        "estimates, at rows of model.max_length. total: base, adapters, optimizer, the larger of training (activations "
+        f"and logits) and decoding, and {other:.2f} for driver, kernels and process.",
         highlight=False,
     )
 

@@ -272,11 +272,11 @@ def plan_recipe(recipe: Recipe, card_gb: float | None = None) -> Plan:
 def _room(recipe: Recipe, card_gb: float | None) -> tuple[str, float, bool]:
     found = gpu_memory_gb()
     if card_gb is not None:
-        return f"a {card_gb:g} GB card", card_gb * NOMINAL * GIB, False
+        return f"a card of {card_gb:g} GB", card_gb * NOMINAL * GIB, False
     if found is not None:
         return "this card", found * GIB, False
     if recipe.hardware.min_gpu_gb:
-        return f"a {recipe.hardware.min_gpu_gb:g} GB card", recipe.hardware.min_gpu_gb * NOMINAL * GIB, False
+        return f"a card of {recipe.hardware.min_gpu_gb:g} GB", recipe.hardware.min_gpu_gb * NOMINAL * GIB, False
     return "this machine", float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")), True
 
 

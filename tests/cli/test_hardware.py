@@ -32,6 +32,8 @@ def test_plan_prints_every_stage(no_network: None) -> None:
     found = runner.invoke(app, ["plan", "qwen2.5-7b-12gb", "--card", "12", "--details"])
     assert found.exit_code == 0, found.output
     assert max(map(len, found.output.splitlines())) <= 80
+    assert "and 0.70 for driver" in " ".join(found.output.split())
+    assert "GiB on a card of 12 GB" in found.output
     for word in ("sft", "reward", "ppo", "dpo", "label", "fits", "optimizer states of policy", "exact", "estimate"):
         assert word in found.output
 
@@ -70,7 +72,10 @@ def test_recipes_without_a_card() -> None:
 
 def test_clashing_and_missing_packages_are_problems() -> None:
     lines = ["torch<1", "numpy>=1", "no-such-thing>=2", 'also-missing; extra == "gpu"', 'numpy<1; python_version < "3"']
-    found = {c.name: c for c in check_packages(lines)}
+    lines += ['rich>=1; extra == "plots"', 'rich>=1; extra == "test"', 'pytest>=8; extra == "test"']
+    checks = check_packages(lines)
+    found = {c.name: c for c in checks}
+    assert [c.name for c in checks] == ["torch", "numpy", "no-such-thing", "rich"]
     assert found["torch"].status == "problem"
     assert 'pip install "torch<1"' in found["torch"].hint
     assert found["numpy"].status == "ok"
