@@ -13,7 +13,15 @@ from lite_chex.errors import UserError
 
 
 class Group(TyperGroup):
-    """Joins the lines of each paragraph of a command's docstring: typer does so in the first paragraph alone."""
+    """Joins the lines of each paragraph of a command's docstring (typer does so in the first paragraph alone), and
+    says what Ctrl-C left: typer ends with 130 and no word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            print(f"litechex: {str(interrupt) or 'interrupted'}", file=sys.stderr)
+            raise typer.Exit(130) from None
 
     def get_command(self, *args: Any, **options: Any) -> Any:
         command = super().get_command(*args, **options)
@@ -41,6 +49,3 @@ def main() -> None:
     except UserError as error:
         print(f"litechex: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("litechex: interrupted; everything so far is kept.", file=sys.stderr)
-        sys.exit(130)

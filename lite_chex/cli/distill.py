@@ -134,9 +134,11 @@ def _section(keys: dict[str, Any]) -> DistillSection:
 def _run(train: Callable[[], DistillSummary], folder: Path, console: Console) -> None:
     try:
         summary = train()
-    except KeyboardInterrupt:
-        console.print(f"interrupted; {folder} keeps the last epoch. Add --resume to go on.", soft_wrap=True)
-        raise
+    except KeyboardInterrupt as stop:
+        # While the teacher labels, it says itself what is kept.
+        raise KeyboardInterrupt(
+            str(stop) or f"interrupted; {folder} keeps the last epoch. Add --resume to go on."
+        ) from None
     console.print(
         f"{folder}: learnt from {summary.train:,} reports; on {summary.validation:,} held-out ones its macro F1 "
         f"against the teacher is {summary.macro_f1:.3f}, and both say the same in {summary.agreement:.1%} of all cells "

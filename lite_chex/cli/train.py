@@ -86,8 +86,9 @@ def run_stage(
     try:
         folder = stage(loaded, console, resume)
     except KeyboardInterrupt:
-        console.print(f"\ninterrupted; checkpoints are in {loaded.run_dir}. The same command with --resume goes on.")
-        raise
+        raise KeyboardInterrupt(
+            f"interrupted; checkpoints are in {loaded.run_dir}. The same command with --resume goes on."
+        ) from None
     except Exception as error:
         reason = write_failure(error)
         if reason is None:
