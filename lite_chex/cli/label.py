@@ -40,10 +40,30 @@ if TYPE_CHECKING:
 
 EXPLANATIONS_SHOWN = 30
 SERVER = "Server (--labeler openai)"
+USED_BY: dict[str, tuple[str, ...]] = {
+    "model": ("llm", "chexbert", "student", "openai"),
+    "beams": ("llm",),
+    "batch_size": ("llm", "chexbert", "student"),
+    "tokenizer": ("chexbert",),
+    **dict.fromkeys(
+        (
+            "base_url",
+            "api_key_env",
+            "concurrency",
+            "input_price",
+            "output_price",
+            "own_export",
+            "i_may_send_these_reports",
+        ),
+        ("openai",),
+    ),
+}
+"""The options that not every labeler uses."""
 
 
 @app.command()
 def label(
+    context: typer.Context,
     input: Annotated[Path, typer.Option(help="Reports: CSV, CSV.GZ, JSONL or Parquet.")],
     output: Annotated[Path, typer.Option(help="Where the labels go, as CSV.")],
     model: Annotated[
@@ -126,6 +146,7 @@ def label(
     name = labeler or labeler_for_model(str(model))
     if name not in LABELERS:
         raise UserError(f'--labeler: there is no labeler "{name}"; choose one of {", ".join(LABELERS)}')
+    _refuse_unused(name, context)
     if name in WITHOUT_PROBABILITIES and (probabilities or review_below is not None):
         flag = "--probabilities" if probabilities else "--review-below"
         raise UserError(f"{flag}: the {name} labeler gives no probabilities; leave the flag out")
@@ -155,24 +176,31 @@ def label(
         chunk_size=CHUNK_SIZES[name],
     )
     console = Console()
-    try:
-        if engine == "ray":
-            _label_folder(partial(make_labeler, name, options), run, input, output, workers, overwrite, console)
-            return
-        made = make_labeler(name, options)
-        console.print(f"labeler: {made.name}, {len(made.findings)} findings", highlight=False)
-        if isinstance(made, Announces):
-            for line in made.announce(probabilities or review_below is not None):
-                console.print(line, highlight=False, soft_wrap=True)
-        if isinstance(made, Estimates):
-            before = None if overwrite else RunState.load(output)
-            left = islice(iter_reports(input, text_column, id_column), before.rows if before else 0, None)
-            console.print(str(made.estimate(left)), highlight=False, soft_wrap=True)
-        summary = run(made, input, output, overwrite=overwrite, console=console)
-    except KeyboardInterrupt:
-        console.print(f"interrupted; rows so far are in {output}. Run the same command again to go on.", soft_wrap=True)
-        raise
+    if engine == "ray":
+        _label_folder(partial(make_labeler, name, options), run, input, output, workers, overwrite, console)
+        return
+    made = make_labeler(name, options)
+    console.print(f"labeler: {made.name}, {len(made.findings)} findings", highlight=False)
+    if isinstance(made, Announces):
+        for line in made.announce(probabilities or review_below is not None):
+            console.print(line, highlight=False, soft_wrap=True)
+    if isinstance(made, Estimates):
+        before = None if overwrite else RunState.load(output)
+        left = islice(iter_reports(input, text_column, id_column), before.rows if before else 0, None)
+        console.print(str(made.estimate(left)), highlight=False, soft_wrap=True)
+    summary = run(made, input, output, overwrite=overwrite, console=console)
     _print_summary(summary, console)
+
+
+def _refuse_unused(name: str, context: typer.Context) -> None:
+    """Refuse an option that was given and that the labeler ``name`` does not use."""
+    for option, users in USED_BY.items():
+        source = context.get_parameter_source(option)
+        if name not in users and source is not None and source.name == "COMMANDLINE":
+            flag = "--" + option.replace("_", "-")
+            raise UserError(
+                f"{flag}: the {name} labeler does not use it (it is for --labeler {', '.join(users)}); leave it out"
+            )
 
 
 def _grammar(export: Path) -> str:
@@ -196,7 +224,12 @@ def _label_folder(
 ) -> None:
     from lite_chex.labelers.ray_engine import label_folder
 
-    done = label_folder(make, run, input, output, workers=workers, overwrite=overwrite, console=console)
+    try:
+        done = label_folder(make, run, input, output, workers=workers, overwrite=overwrite, console=console)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; the files that were complete are in {output}. Run again, without --overwrite, to go on."
+        ) from None
     line = (
         f"{done.rows:,} rows in {done.files:,} files in {done.output} ({done.skipped:,} files were complete), "
         f"{done.errors:,} with empty labels, in {duration(done.seconds)}"

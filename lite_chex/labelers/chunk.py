@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,12 +16,27 @@ from lite_chex.labelers.base import TOO_LONG, LabelBatch, Labeler
 EMPTY = "the report is empty"
 
 
+@runtime_checkable
+class Salvages(Protocol):
+    """A labeler whose answers are too dear to lose: where a batch ends early, it gives those that it has."""
+
+    def label_some(self, reports: Sequence[str]) -> tuple[LabelBatch, BaseException | None]:
+        """The labels of all reports, or of the first ones and what ended the batch after them."""
+        ...
+
+
 @dataclass(frozen=True)
 class Labelled:
-    """Labels of a chunk; on_sections: how many reports were too long whole and labelled on their sections."""
+    """Labels of a chunk.
+
+    rows: how many of its reports have theirs, from the first one on. on_sections: how many were too long
+    whole and labelled on their sections. stopped: what ended the labeler after these rows.
+    """
 
     batch: LabelBatch
+    rows: int
     on_sections: int = 0
+    stopped: BaseException | None = None
 
 
 def label_reports(labeler: Labeler, reports: Sequence[Report]) -> Labelled:
@@ -34,13 +50,16 @@ def label_reports(labeler: Labeler, reports: Sequence[Report]) -> Labelled:
     values = np.full((n, len(findings)), Certainty.ABSENT, dtype=np.int8)
     errors: list[str | None] = [r.error or (None if r.text.strip() else EMPTY) for r in reports]
     probabilities: np.ndarray | None = None
+    done, stopped = n, None
 
     def put(rows: list[int], texts: list[str]) -> None:
-        nonlocal probabilities
-        batch = _label_or_split(labeler, texts)
+        nonlocal probabilities, done, stopped
+        batch, stopped = _label_or_split(labeler, texts)
+        answered = len(batch.values)
+        done = min([done, *rows[answered:]])
         if batch.probabilities is not None and probabilities is None:
             probabilities = np.zeros((n, len(findings), len(Certainty)), dtype=np.float32)
-        for j, row in enumerate(rows):
+        for j, row in enumerate(rows[:answered]):
             errors[row] = batch.errors[j] if batch.errors else None
             if errors[row]:
                 continue
@@ -53,10 +72,13 @@ def label_reports(labeler: Labeler, reports: Sequence[Report]) -> Labelled:
         put(whole, [reports[i].text for i in whole])
     sections = {i: _sections(reports[i]) for i in whole if (errors[i] or "").startswith(TOO_LONG)}
     again = [i for i, text in sections.items() if text]
-    if again:
+    if again and stopped:
+        done = again[0]
+    elif again:
         put(again, [sections[i] for i in again])
     on_sections = sum(errors[i] is None for i in again)
-    return Labelled(LabelBatch(values, probabilities, tuple(errors) if any(errors) else None), on_sections)
+    batch = LabelBatch(values, probabilities, tuple(errors) if any(errors) else None)
+    return Labelled(batch, done, on_sections, stopped)
 
 
 def _sections(report: Report) -> str:
@@ -65,9 +87,9 @@ def _sections(report: Report) -> str:
     return text if len(text) < len(report.text) else ""
 
 
-def _label_or_split(labeler: Labeler, texts: list[str]) -> LabelBatch:
+def _label_or_split(labeler: Labeler, texts: list[str]) -> tuple[LabelBatch, BaseException | None]:
     try:
-        return labeler.label(texts)
+        return labeler.label_some(texts) if isinstance(labeler, Salvages) else (labeler.label(texts), None)
     except (UserError, MemoryError):
         raise
     except Exception as error:
@@ -83,7 +105,8 @@ def _label_or_split(labeler: Labeler, texts: list[str]) -> LabelBatch:
                 batches.append(None)
         if not any(batches):  # not the reports' fault
             raise error
-        return _joined(batches, len(labeler.findings), f"the labeler failed on this report ({type(error).__name__})")
+        reason = f"the labeler failed on this report ({type(error).__name__})"
+        return _joined(batches, len(labeler.findings), reason), None
 
 
 def _joined(batches: Sequence[LabelBatch | None], findings: int, reason: str) -> LabelBatch:

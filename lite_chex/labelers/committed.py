@@ -9,11 +9,13 @@ that a resumed run writes the same bytes as one that was never interrupted.
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -35,10 +37,11 @@ def _digest(file: io.BufferedReader) -> str:  # Python 3.10 has no hashlib.file_
 
 def _write_error(path: Path, error: OSError) -> UserError:
     why = (error.strerror or type(error).__name__).lower()
-    return UserError(
-        f"{path}: cannot write ({why}); all rows committed before are kept: "
-        "make room, then run the same command again to go on"
-    )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        advice = "make room, then run the same command again to go on"
+    else:
+        advice = "give --output a place that can be written"
+    return UserError(f"{path}: cannot write ({why}); {advice}")
 
 
 class CommittedCsv:
@@ -46,7 +49,7 @@ class CommittedCsv:
 
     Args:
         path: the file; made at the first row unless it is there.
-        committed: the length in bytes that is known to be good; the rest is cut off.
+        committed: the length in bytes that is known to be good; the first sync cuts off the rest.
         header: written before the first row.
     """
 
@@ -59,19 +62,19 @@ class CommittedCsv:
         self._fd: int | None = None
 
     def open(self) -> None:
-        """Open, lock against a second run, and cut back to the committed length."""
+        """Open, and lock against a second run; what is in the file stays."""
         if self._fd is not None:
             return
         try:
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
-            self._lock(self._fd)
-            os.ftruncate(self._fd, self.size)
-            os.lseek(self._fd, self.size, os.SEEK_SET)
+            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
         except OSError as error:
             raise _write_error(self.path, error) from error
+        try:
+            self._lock(fd)
         except UserError:
-            self.close()
+            os.close(fd)
             raise
+        self._fd = fd
 
     def _lock(self, fd: int) -> None:
         try:
@@ -93,13 +96,15 @@ class CommittedCsv:
             self._writer.writerow(self.header)
 
     def sync(self) -> int:
-        """Write what waits, fsync, and return the file's length."""
+        """Cut back to the committed length, write what waits, fsync, and return the file's length."""
         data = self._buffer.getvalue().encode("utf-8", errors="backslashreplace")
         if not data:
             return self.size
         self.open()
         assert self._fd is not None
         try:
+            os.ftruncate(self._fd, self.size)
+            os.lseek(self._fd, self.size, os.SEEK_SET)
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
@@ -112,8 +117,12 @@ class CommittedCsv:
         return self.size
 
     def close(self) -> None:
-        """Give the file back; rows that were not synced are dropped (their commit never came)."""
+        """Give the file back; rows that were not synced are dropped (their commit never came), and so is an empty
+        file."""
         if self._fd is not None:
+            if not os.fstat(self._fd).st_size:
+                with suppress(OSError):  # Windows unlinks no open file
+                    self.path.unlink()
             os.close(self._fd)
             self._fd = None
 
@@ -150,8 +159,10 @@ class RunState:
         path = cls.path_for(output)
         try:
             text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from error
         try:
             raw = json.loads(text)
             return cls(**{f.name: raw[f.name] for f in fields(cls)})

@@ -17,9 +17,11 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -164,19 +166,42 @@ class OpenAILabeler:
             UserError: if the server cannot be reached, refuses the key or the model, or answers no
                 request of the batch: then something other than the reports is wrong.
         """
-        pool = ThreadPoolExecutor(min(self.server.concurrency, len(reports)))
-        try:
-            answers = list(pool.map(self._ask, reports))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        batch, stopped = self.label_some(reports)
+        if stopped:
+            raise stopped
+        return batch
+
+    def label_some(self, reports: Sequence[str]) -> tuple[LabelBatch, BaseException | None]:
+        """Label a batch, or its first reports and what ended it there, Ctrl-C or a UserError: answers cost money."""
+        answers, stopped = self._answers(reports)
         refused = [a for a in answers if isinstance(a, _Refused)]
-        if len(refused) == len(answers) and not all(r.too_long for r in refused):
-            raise UserError(
+        if refused and len(refused) == len(answers) and not all(r.too_long for r in refused):
+            answers = []
+            stopped = stopped or UserError(
                 f"{self.url}: the server refused every request of a batch (HTTP {refused[0].status}); "
                 "it must serve chat completions. Run again to go on"
             )
-        values = np.full((len(reports), len(self.findings)), Certainty.ABSENT, dtype=np.int8)
-        errors: list[str | None] = [None] * len(reports)
+        return self._batch(answers), stopped
+
+    def _answers(self, reports: Sequence[str]) -> tuple[list[_Answer], BaseException | None]:
+        stopped: BaseException | None = None
+        pool = ThreadPoolExecutor(min(self.server.concurrency, len(reports)))
+        asked = [pool.submit(self._ask, report) for report in reports]
+        try:
+            for future in asked:
+                future.result()
+        except (KeyboardInterrupt, UserError) as error:
+            stopped = error
+            # What is under way is waited for: all that was asked is then answered. A second Ctrl-C ends the wait.
+            with suppress(KeyboardInterrupt):
+                pool.shutdown(cancel_futures=True)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        return [future.result() for future in takewhile(_has_answer, asked)], stopped
+
+    def _batch(self, answers: Sequence[_Answer]) -> LabelBatch:
+        values = np.full((len(answers), len(self.findings)), Certainty.ABSENT, dtype=np.int8)
+        errors: list[str | None] = [None] * len(answers)
         for i, answer in enumerate(answers):
             if isinstance(answer, _Refused):
                 errors[i] = answer.reason
@@ -187,7 +212,7 @@ class OpenAILabeler:
                 values[i] = self.findings.consistent(answer)
         return LabelBatch(values, None, tuple(errors) if any(errors) else None)
 
-    def _ask(self, report: str) -> LabelArray | _Refused | None:
+    def _ask(self, report: str) -> _Answer:
         """The labels of a report; None where no answer was readable."""
         messages = asked = self._messages(report)
         for _ in range(1 + ASK_AGAIN):
@@ -264,6 +289,10 @@ class OpenAILabeler:
         return completion.choices[0].message.content or ""
 
 
+def _has_answer(future: Future[_Answer]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
 def _too_long(error: openai.APIStatusError) -> bool:
     """Whether the report was too long: OpenAI, llama.cpp and vLLM say so in the code, the type and the message."""
     return (
@@ -285,3 +314,6 @@ class _Refused:
     @property
     def reason(self) -> str:
         return TOO_LONG if self.too_long else f"the server refused this report (HTTP {self.status})"
+
+
+_Answer: TypeAlias = LabelArray | _Refused | None

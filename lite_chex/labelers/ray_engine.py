@@ -81,10 +81,10 @@ def label_folder(
     except OSError as error:
         raise UserError(f"{output}: cannot make this folder for --output") from error
     _clear(output)
+    rows = {str(source): count_rows(source) for source in sources}
     if overwrite:
         for source in sources:
             RunState.path_for(_target(source, output)).unlink(missing_ok=True)
-    rows = {str(source): count_rows(source) for source in sources}
     began = time.monotonic()
     done: list[dict[str, Any]] = []
     with RunProgress(console, sum(rows.values())) as progress:

@@ -3,13 +3,17 @@
 Reports are read, labelled and written a chunk at a time, so memory does not grow with the corpus.
 Chunks always begin at a multiple of ``chunk_size`` rows and the files are committed only between
 chunks (:mod:`lite_chex.labelers.committed`): a run that was killed and started again hands the labeler
-the very same batches and writes the very same bytes.
+the very same batches and writes the very same bytes. Only a labeler that salvages part of a chunk, whose
+answers do not depend on their batch, has one committed up to there. An earlier output stays as it was
+until the first commit.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,8 +23,9 @@ import numpy as np
 from rich.console import Console
 
 from lite_chex.data.labels import label_cells, label_header
-from lite_chex.data.readers import ROW_ID, count_rows, id_column_of, iter_reports
+from lite_chex.data.readers import ROW_ID, choose_columns, count_rows, iter_reports
 from lite_chex.data.records import Report
+from lite_chex.data.tables import Table
 from lite_chex.errors import UserError
 from lite_chex.findings import CERTAINTY_WORDS, Certainty, FindingSet
 from lite_chex.labelers.base import Labeler
@@ -98,26 +103,27 @@ def label_file(
 
     Args:
         chunk_size: reports handed to the labeler at a time; it may sort them by length inside.
-        overwrite: start again at the first row instead of going on.
+        overwrite: start again at the first row instead of going on; what is there is replaced by the first commit.
 
     Raises:
+        KeyboardInterrupt: on Ctrl-C, saying how many rows are kept.
         UserError: if the input, the labeler or an option changed since the run began; if ``output``
             is a file that this function did not write; if a file cannot be written; if the labeler has
             no probabilities or explanations to give.
     """
     console = console or Console(stderr=True)
-    if not input.is_file():
-        raise UserError(f"{input}: no such file; --input takes a CSV, CSV.GZ, JSONL or Parquet file of reports")
     if output.suffix.lower() in (".gz", ".parquet", ".jsonl", ".json", ".xlsx"):
         raise UserError(f"{output}: labels are written as plain CSV; give --output a name that ends in .csv")
-    if output.exists() and (output.is_dir() or output.samefile(input)):
-        raise UserError(f"{output}: --output must name a file of its own")
     run = _Run(labeler, input, output, text_column, id_column, probabilities, review_below, explain, chunk_size)
+    if os.path.isdir(output) or (os.path.exists(output) and os.path.samefile(output, input)):
+        raise UserError(f"{output}: --output must name a file of its own")
     began = time.monotonic()
-    resumed_from = run.start(overwrite, console)
     try:
+        resumed_from = run.start(overwrite, console)
         if not run.state.done:
             run.work(console)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(run.kept(overwrite)) from None
     finally:
         run.close()
     counts = run.state.counts
@@ -155,7 +161,8 @@ class _Run:
         self.text_column, self.id_column = text_column, id_column
         self.probabilities, self.review_below, self.explain = probabilities, review_below, explain
         self.chunk_size = chunk_size
-        self.id_name = id_column_of(input, id_column)
+        columns = choose_columns(Table(input), text_column, id_column)
+        self.numbered, self.id_name = columns.id is None, columns.id or ROW_ID
         if explain and not isinstance(labeler, Explains):
             raise UserError(f"--explain: the {labeler.name} labeler cannot explain itself; use --labeler rules")
         options: dict[str, object] = {
@@ -170,6 +177,7 @@ class _Run:
         zero = {"errors": 0, "on_sections": 0, "review": 0}
         self.state = RunState(file_digest(input), labeler.fingerprint(), options, counts=zero)
         self.files: dict[str, CommittedCsv] = {}
+        self.committed, self.last_commit, self.begun = 0, time.monotonic(), False
 
     def existing(self, what: str) -> Path | None:
         return sidecar(self.output, what) if self.state.sizes.get(what) else None
@@ -184,6 +192,8 @@ class _Run:
                 f"{self.output}: exists and has no state file of litechex label beside it; "
                 "choose another --output, or --overwrite to replace it"
             )
+        self.state.total = self.state.total or count_rows(self.input)
+        self.committed, self.begun = self.state.rows, bool(self.state.sizes)
         try:
             self.output.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -192,11 +202,12 @@ class _Run:
             path = self.output if what == "labels" else sidecar(self.output, what)
             self.files[what] = CommittedCsv(path, self.state.sizes.get(what, 0), header)
         self.files["labels"].open()
+        if self.numbered:
+            text = f"{self.input.name}: no id column, so rows are numbered from 0; --id-column names one"
+            console.print(text, highlight=False, markup=False)
         if self.state.rows or self.state.done:
             rest = "complete already" if self.state.done else "going on after them"
             console.print(f"{self.output.name}: {self.state.rows:,} rows are done, {rest}.", highlight=False)
-        else:
-            self._begin()
         return self.state.rows
 
     def _headers(self) -> dict[str, list[str]]:
@@ -224,42 +235,60 @@ class _Run:
 
     def _begin(self) -> None:
         # The state comes first: a file without one beside it is taken for somebody else's.
-        self.state = replace(self.state, rows=0, sizes={}, total=count_rows(self.input))
-        self.state.save(self.output)
+        replace(self.state, rows=0, done=False, counts=dict.fromkeys(self.state.counts, 0)).save(self.output)
         for what, file in self.files.items():
             if what != "labels":
                 file.path.unlink(missing_ok=True)
         self.files["labels"].write_header()
+        self.begun = True
 
     def work(self, console: Console) -> None:
         """Label from the first row that is not committed to the end."""
         reports = iter_reports(self.input, self.text_column, self.id_column)
-        last_commit = time.monotonic()
-        with RunProgress(console, self.state.total, start=self.state.rows) as progress:
-            for chunk in _chunks(islice(reports, self.state.rows, None), self.chunk_size):
-                self._write(chunk, label_reports(self.labeler, chunk))
-                self.state.rows += len(chunk)
-                if time.monotonic() - last_commit > COMMIT_SECONDS:
-                    self._commit()
-                    last_commit = time.monotonic()
-                progress.advance(len(chunk))
-        self.state.done = True
-        self._commit()
+        # Ctrl-C reaches the main thread alone: rows that are kept by another are never cut in two.
+        with RunProgress(console, self.state.total, start=self.state.rows) as progress, ThreadPoolExecutor(1) as keeper:
+            try:
+                for chunk in _chunks(islice(reports, self.state.rows, None), self.chunk_size):
+                    labelled = label_reports(self.labeler, chunk)
+                    keeper.submit(self._keep, chunk, labelled).result()
+                    if labelled.stopped:
+                        raise labelled.stopped
+                    progress.advance(len(chunk))
+            except (KeyboardInterrupt, UserError):
+                keeper.submit(self._commit).result()
+                raise
+            self.state.done = True
+            keeper.submit(self._commit).result()
+
+    def _keep(self, chunk: Sequence[Report], labelled: Labelled) -> None:
+        self._write(chunk[: labelled.rows], labelled)
+        self.state.rows += labelled.rows
+        if time.monotonic() - self.last_commit > COMMIT_SECONDS:
+            self._commit()
 
     def _commit(self) -> None:
+        if self.state.rows == self.committed and not self.state.done:
+            return
+        if not self.begun:
+            self._begin()
         self.state.sizes = {what: file.sync() for what, file in self.files.items()}
         self.state.save(self.output)
+        self.committed, self.last_commit = self.state.rows, time.monotonic()
+
+    def kept(self, overwrite: bool) -> str:
+        """What a user should know who interrupted the run."""
+        if not self.committed:
+            return "interrupted; no row of this run is kept"
+        again = "Run the same command again, without --overwrite," if overwrite else "Run the same command again"
+        return f"interrupted; {self.committed:,} of {self.state.total:,} rows are in {self.output}. {again} to go on."
 
     def close(self) -> None:
         for file in self.files.values():
             file.close()
-        if not self.state.sizes:  # nothing was committed: a refused run leaves nothing behind
-            RunState.path_for(self.output).unlink(missing_ok=True)
-            self.output.unlink(missing_ok=True)
 
     def _write(self, chunk: Sequence[Report], labelled: Labelled) -> None:
         batch, findings, counts = labelled.batch, self.labeler.findings, self.state.counts
-        errors = batch.errors or (None,) * len(chunk)
+        errors = batch.errors[: len(chunk)] if batch.errors else (None,) * len(chunk)
         needs = self.probabilities or self.review_below is not None
         if needs and batch.probabilities is None and not all(errors):
             flag = "--probabilities" if self.probabilities else "--review-below"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,39 @@ def test_rules_label_a_file_and_explain_it(reports: Path, tmp_path: Path) -> Non
     assert "3 rows are done, complete already" in again.stdout
 
 
+def test_ctrl_c_is_one_line_that_says_what_is_kept(tmp_path: Path) -> None:
+    many, output = tmp_path / "many.csv", tmp_path / "labels.csv"
+    many.write_text("uid,report\n" + "".join(f"{i},No pneumothorax. Case {i}.\n" for i in range(200_000)))
+    command = [sys.executable, "-c", START, "label", "--labeler", "rules", "--input", many, "--output", output]
+    process = subprocess.Popen(
+        list(map(str, command)),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (output.exists() and output.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == 130
+    rows = len(output.read_text().splitlines()) - 1
+    assert log.splitlines() == [
+        f"litechex: interrupted; {rows:,} of 200,000 rows are in {output}. Run the same command again to go on."
+    ]
+
+
+def test_ctrl_c_in_any_command_is_one_line() -> None:
+    script = (
+        "from lite_chex.cli.app import app, main\n@app.command('a')\ndef a(): pass\n"
+        "@app.command('wait')\ndef wait(): raise KeyboardInterrupt\nmain()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script, "wait"], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "litechex: interrupted\n")
+
+
 def test_mistakes_are_one_sentence_and_exit_code_1(reports: Path, tmp_path: Path) -> None:
     output = tmp_path / "labels.csv"
     rules = ("label", "--labeler", "rules", "--output", output, "--input")
@@ -63,6 +98,22 @@ def test_mistakes_are_one_sentence_and_exit_code_1(reports: Path, tmp_path: Path
             "student.json",
         ),
         ((*rules, reports, "--engine", "dask"), '"dask" is neither local nor ray'),
+        ((*rules, reports, "--model", tmp_path), "--model: the rules labeler does not use it"),
+        ((*rules, reports, "--beams", "1"), "--beams: the rules labeler does not use it (it is for --labeler llm)"),
+        ((*rules, reports, "--base-url", "http://x"), "--base-url: the rules labeler does not use it"),
+        (
+            ("label", "--model", tmp_path, "--tokenizer", "b", "--input", reports, "--output", output),
+            "--tokenizer: the llm labeler does not use it",
+        ),
+        ((*rules, tmp_path), "is a folder"),
+        (
+            ("label", "--labeler", "rules", "--input", reports, "--output", reports / "out.csv"),
+            "reports.csv: cannot make this folder for --output",
+        ),
+        (
+            ("label", "--labeler", "rules", "--input", reports, "--output", "/proc/x.csv"),
+            "/proc/x.csv: cannot write (no such file or directory); give --output a place that can be written",
+        ),
     ]
     # One process for all: importing the package takes longer than what is tested.
     script = "; ".join(

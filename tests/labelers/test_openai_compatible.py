@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -47,13 +48,16 @@ TOO_LONG = [
 
 
 class Server(ThreadingHTTPServer):
-    """busy: how often to answer 429 before anything else. seen / at_once: what came in.
+    """busy: how often to answer 429 before anything else. busy_at: the report that always gets one. seen / at_once:
+    what came in. interrupt_at: the request that brings this process a Ctrl-C.
 
     schemas: "enforced"; "refused" as by servers that know no response_format; or "ignored", as by transformers serve,
     whose model then talks around its answer, and gives none at first where the report says "chatty".
     """
 
     busy = 0
+    busy_at: str | None = None
+    interrupt_at = 0
     schemas = "enforced"
     seen: Counter[str]
     requests: list[dict[str, Any]]
@@ -93,10 +97,12 @@ class Handler(BaseHTTPRequestHandler):
         report = next(m["content"] for m in request["messages"] if m["role"] == "user")
         with self.server.lock:
             self.server.requests.append(request)
-            if self.server.busy > 0:
+            if self.server.busy > 0 or report == self.server.busy_at:
                 self.server.busy -= 1
                 return 429, {"error": {"message": "slow down"}}
             self.server.seen[report] += 1
+            if self.server.seen.total() == self.server.interrupt_at:
+                os.kill(os.getpid(), signal.SIGINT)
         if len(report) > 300:
             return 400, {"error": TOO_LONG[len(report) % 3]}
         if "poison" in report:
@@ -228,6 +234,44 @@ def test_bad_answers_are_error_rows_without_report_text(server: Server, tmp_path
     seen = server.seen.total()
     label_file(labeler(server), reports, output, console=Console(file=log))
     assert server.seen.total() == seen
+
+
+def test_ctrl_c_keeps_every_answer_that_was_asked_for(server: Server, tmp_path: Path) -> None:
+    reports, output = tmp_path / "r.csv", tmp_path / "out.csv"
+    reports.write_text("id,report\n" + "".join(f"{i},edema {i}\n" for i in range(90)))
+    server.interrupt_at = 40
+    with pytest.raises(KeyboardInterrupt, match="of 90 rows are in"):
+        label_file(labeler(server), reports, output, chunk_size=60, console=Console(file=StringIO()))
+    kept = output.read_text().splitlines()[1:]
+    assert 40 <= len(kept) < 60
+    assert server.seen.total() == len(kept)
+    label_file(labeler(server), reports, output, chunk_size=60, console=Console(file=StringIO()))
+    assert output.read_text().splitlines()[1:] == [f"{i},1.0,," for i in range(90)]
+    assert set(server.seen.values()) == {1}
+
+
+def test_a_server_that_gives_up_in_a_batch_costs_no_answer(server: Server, tmp_path: Path) -> None:
+    reports, output = tmp_path / "r.csv", tmp_path / "out.csv"
+    texts = [*(f"edema {i}" for i in range(30)), "too much", *(f"fracture {i}" for i in range(30))]
+    reports.write_text("id,report\n" + "".join(f"{i},{text}\n" for i, text in enumerate(texts)))
+    server.busy_at = "too much"
+    with pytest.raises(UserError, match="too many requests"):
+        label_file(labeler(server, retries=0), reports, output, chunk_size=60, console=Console(file=StringIO()))
+    assert output.read_text().splitlines()[1:] == [f"{i},1.0,," for i in range(30)]
+
+
+def test_a_stop_at_the_sections_of_a_long_report_costs_no_other_answer(server: Server, tmp_path: Path) -> None:
+    reports, output = tmp_path / "r.jsonl", tmp_path / "out.csv"
+    long = f"HISTORY: {'by bus ' * 60}\nFINDINGS: edema\nIMPRESSION: too much"
+    texts = ["edema", "no fracture", long, "fracture"]
+    reports.write_text("".join(json.dumps({"id": i, "report": t}) + "\n" for i, t in enumerate(texts)))
+    server.busy_at = "edema\ntoo much"
+    with pytest.raises(UserError, match="too many requests"):
+        label_file(labeler(server, retries=0), reports, output, console=Console(file=StringIO()))
+    assert output.read_text().splitlines()[1:] == ["0,1.0,,", "1,,0.0,"]
+    server.busy_at = None
+    label_file(labeler(server, retries=0), reports, output, console=Console(file=StringIO()))
+    assert output.read_text().splitlines()[1:] == ["0,1.0,,", "1,,0.0,", "2,1.0,,", "3,,1.0,"]
 
 
 @pytest.mark.parametrize("schemas", ["refused", "ignored"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from rich.console import Console
 from word_labeler import WordLabeler
 
 from lite_chex.errors import UserError
+from lite_chex.labelers.base import LabelBatch
 from lite_chex.labelers.committed import CommittedCsv, RunState
 from lite_chex.labelers.runner import RunSummary, label_file
 
@@ -162,6 +166,110 @@ def test_a_run_killed_twice_writes_the_bytes_of_one_that_was_not(tmp_path: Path)
     assert labelled.errors == 8
     for suffix in ("", ".errors.csv", ".review.csv"):
         assert Path(f"{killed}{suffix}").read_bytes() == Path(f"{whole}{suffix}").read_bytes()
+
+
+@dataclass
+class StoppingLabeler(WordLabeler):
+    """Ctrl-C, or the error ``why``, in the batch number ``at``."""
+
+    at: int = 0
+    why: BaseException | None = None
+    batches: int = 0
+
+    def label(self, reports: Sequence[str]) -> LabelBatch:
+        self.batches += 1
+        if self.batches == self.at:
+            raise self.why or KeyboardInterrupt
+        return super().label(reports)
+
+
+class SalvagingLabeler(StoppingLabeler):
+    """Has the answers of the first three reports when it is stopped."""
+
+    def label_some(self, reports: Sequence[str]) -> tuple[LabelBatch, BaseException | None]:
+        try:
+            return self.label(reports), None
+        except (KeyboardInterrupt, UserError) as error:
+            return super().label(reports[:3]), error
+
+
+def test_ctrl_c_keeps_every_finished_chunk_and_says_so(tmp_path: Path) -> None:
+    reports, output = write_reports(tmp_path / "r.csv", 20), tmp_path / "out.csv"
+    with pytest.raises(KeyboardInterrupt, match=r"^interrupted; no row of this run is kept$"):
+        label(StoppingLabeler(at=1), reports, output, chunk_size=4)
+    assert [p.name for p in tmp_path.iterdir()] == ["r.csv"]
+    with pytest.raises(KeyboardInterrupt, match=r"; 8 of 20 rows are in .*out\.csv\. Run the same command again to"):
+        label(StoppingLabeler(at=3), reports, output, chunk_size=4)
+    assert len(rows_of(output)) == 1 + 8
+    assert label(WordLabeler(), reports, output, chunk_size=4).resumed_from == 8
+    whole = tmp_path / "whole.csv"
+    label(WordLabeler(), reports, whole, chunk_size=4)
+    assert output.read_bytes() == whole.read_bytes()
+    with pytest.raises(KeyboardInterrupt, match=r"again, without --overwrite, to go on"):
+        label(StoppingLabeler(at=3), reports, output, chunk_size=4, overwrite=True)
+
+
+@pytest.mark.parametrize("why", [KeyboardInterrupt(), UserError("too many requests")])
+def test_what_a_stopped_labeler_salvages_is_kept(tmp_path: Path, why: BaseException) -> None:
+    reports, output, whole = (
+        write_reports(tmp_path / "r.csv", 20, empty_every=8),
+        tmp_path / "a.csv",
+        tmp_path / "b.csv",
+    )
+    with pytest.raises(type(why)):
+        label(SalvagingLabeler(at=2, why=why), reports, output, chunk_size=4)
+    # Rows 4, 6 and 7 are answered, row 5 is empty.
+    assert len(rows_of(output)) == 1 + 8
+    with pytest.raises(type(why)):
+        label(SalvagingLabeler(at=1, why=why), reports, output, chunk_size=4)
+    assert len(rows_of(output)) == 1 + 11
+    assert label(SalvagingLabeler(), reports, output, chunk_size=4).resumed_from == 11
+    label(WordLabeler(), reports, whole, chunk_size=4)
+    for suffix in ("", ".errors.csv"):
+        assert Path(f"{output}{suffix}").read_bytes() == Path(f"{whole}{suffix}").read_bytes()
+
+
+def test_a_stop_before_the_sections_of_a_long_report_keeps_the_rows_above_it(tmp_path: Path) -> None:
+    reports, output = tmp_path / "r.jsonl", tmp_path / "out.csv"
+    texts = ["edema", f"HISTORY: {'by bus ' * 20}\nFINDINGS: edema\nIMPRESSION: no fracture", "no edema", "fracture"]
+    reports.write_text("".join(json.dumps({"id": i, "report": t}) + "\n" for i, t in enumerate(texts)))
+    with pytest.raises(KeyboardInterrupt, match="1 of 4 rows"):
+        label(SalvagingLabeler(at=1, max_words=12), reports, output)
+    summary = label(SalvagingLabeler(max_words=12), reports, output)
+    assert (summary.resumed_from, summary.on_sections, summary.errors) == (1, 1, 0)
+    assert [r[1:3] for r in rows_of(output)[1:]] == [["1.0", ""], ["1.0", "0.0"], ["0.0", ""], ["", "1.0"]]
+
+
+def test_overwrite_replaces_nothing_before_new_rows_are_there(tmp_path: Path) -> None:
+    reports, output = tmp_path / "r.csv", tmp_path / "out" / "labels.csv"
+    reports.write_text("id,report\na,edema\nb,\nc,no fracture\n")
+    label(WordLabeler(), reports, output, probabilities=True, review_below=1.0)
+    before = {path.name: path.read_bytes() for path in output.parent.iterdir()}
+    assert len(before) == 4
+    cut = tmp_path / "cut.csv.gz"
+    cut.write_bytes(gzip.compress(reports.read_bytes())[:-9])
+    with pytest.raises(UserError, match='no column "nix"'):
+        label(WordLabeler(), reports, output, text_column="nix", overwrite=True)
+    with pytest.raises(UserError, match="no complete gzip file"):
+        label(WordLabeler(), cut, output, overwrite=True)
+    with pytest.raises(KeyboardInterrupt, match="no row of this run is kept"):
+        label(StoppingLabeler(at=1), reports, output, overwrite=True)
+    assert {path.name: path.read_bytes() for path in output.parent.iterdir()} == before
+    assert label(WordLabeler(), reports, output, probabilities=True, review_below=1.0).resumed_from == 3
+    label(WordLabeler(version="2"), reports, output, overwrite=True)
+    assert sorted(p.name for p in output.parent.iterdir()) == [
+        "labels.csv",
+        "labels.csv.errors.csv",
+        "labels.csv.state.json",
+    ]
+
+
+def test_rows_that_are_numbered_are_announced(tmp_path: Path) -> None:
+    for id_column, said in (("case", True), ("uid", False)):
+        reports, log = write_reports(tmp_path / f"{id_column}.csv", 3, id_column=id_column), StringIO()
+        label_file(WordLabeler(), reports, tmp_path / f"{id_column}.out.csv", console=Console(file=log, width=200))
+        sentence = "case.csv: no id column, so rows are numbered from 0; --id-column names one"
+        assert log.getvalue().splitlines() == ([sentence] if said else [])
 
 
 def test_running_a_finished_job_again_does_nothing(tmp_path: Path) -> None:
