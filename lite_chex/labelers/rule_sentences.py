@@ -28,8 +28,9 @@ _PLEURAL_SCAR = re.compile(
 )
 # "density overlying the heart, likely a stent"
 _NOT_IN_LUNG = re.compile(
-    r"^(?![^.]*\b(?:nodul|mass|infiltrat|pneumon|atelect|versus))[^.]{0,20}?\b(?:over|overlying|overlies) (?:the )?(?:\w+ ){0,3}?(?:heart|cardiac silhouette|mediastinum|hemithorax|"
-    r"ribs?)\b[^.]*?\b(?:stents?|clips?|leads?|wires?|hernia|bone island|callus|(?:annular|valv\w+|arter\w+|costal "
+    r"^(?![^.]*\b(?:nodul|mass|infiltrat|pneumon|atelect|versus))"
+    r"[^.]{0,20}?\b(?:over|overlying|overlies) (?:the )?(?:\w+ ){0,3}?(?:heart|cardiac silhouette|mediastinum|"
+    r"hemithorax|ribs?)\b[^.]*?\b(?:stents?|clips?|leads?|wires?|hernia|bone island|callus|(?:annular|valv\w+|arter\w+|costal "
     r"cartilage) calcifications?|(?:healing|healed|old) (?:\w+ )?fracture)"
 )
 _BONY_SITE = re.compile(
