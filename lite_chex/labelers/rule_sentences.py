@@ -29,9 +29,10 @@ _PLEURAL_SCAR = re.compile(
 # "density overlying the heart, likely a stent"
 _NOT_IN_LUNG = re.compile(
     r"^(?![^.]*\b(?:nodul|mass|infiltrat|pneumon|atelect|versus))"
-    r"[^.]{0,20}?\b(?:over|overlying|overlies) (?:the )?(?:\w+ ){0,3}?(?:heart|cardiac silhouette|mediastinum|"
-    r"hemithorax|ribs?)\b[^.]*?\b(?:stents?|clips?|leads?|wires?|hernia|bone island|callus|(?:annular|valv\w+|arter\w+|costal "
-    r"cartilage) calcifications?|(?:healing|healed|old) (?:\w+ )?fracture)"
+    r"[^.]{0,20}?\b(?:over|overlying|overlies) (?:the )?(?:\w+ ){0,3}?"
+    r"(?:heart|cardiac silhouette|mediastinum|hemithorax|ribs?)\b[^.]*?"
+    r"\b(?:stents?|clips?|leads?|wires?|hernia|bone island|callus|(?:healing|healed|old) (?:\w+ )?fracture|"
+    r"(?:annular|valv\w+|arter\w+|costal cartilage) calcifications?)"
 )
 _BONY_SITE = re.compile(
     r"\b(?:vertebra\w*|ribs?|humer\w+|clavic\w+|scapula\w*|sternum|bones?|bony|osseous|skelet\w+|t\d+|lytic|sclerotic)\b"
