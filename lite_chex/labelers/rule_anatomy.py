@@ -49,6 +49,8 @@ def anatomy(clause: Clause) -> list[Statement]:
         states, before = _following(clause, index), _preceding(clause, index)
         if not states or (before and any(s.kind is Kind.SUBJECT for s in clause.items[index + 1 : states[0]])):
             states = before
+        if before and all(clause.items[at].names == ("same",) for at in states):
+            states = before  # "the normal heart size is stable"
         if not states and previous and previous[1] and _JOINED.match(clause.text[previous[0].end : item.start]):
             states = previous[1]
         previous = (item, states)

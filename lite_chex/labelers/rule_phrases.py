@@ -194,6 +194,7 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"hardware",
         r"fixation",
         r"(?:spinal|harrington|metallic|fusion|stabilization) rods?",
+        r"fusion plates?",
         r"screws?",
         r"sternotomy(?: wires?| sutures?)?",
         r"wires?",
@@ -359,7 +360,7 @@ OTHER_PHRASES: Sequence[str] = (
     r"(?:osseous|bone|bony|soft tissue) infections?",
     r"post ?traumatic",
     r"endplate changes?",
-    r"(?:spinal|cervical|lumbar|thoracic|posterior|anterior) (?:spine |spinal )?fusion",
+    r"(?:spinal|cervical|lumbar|thoracic|posterior|anterior) (?:spine |spinal )?fusion(?! (?:rod|plate))",
     r"fusion",
     r"healing",
     r"prominen\w+",
@@ -374,7 +375,7 @@ OTHER_PHRASES: Sequence[str] = (
     r"reactive airway",
     r"(?:bone|bony|osseous|lytic|sclerotic|blastic) lesions?",
     r"(?:bon(?:e|y)|osseous|soft tissue|paratracheal|hilar|calcific|breast|metallic|mediastinal|rib|breast|"
-    r"thyroid|abdominal|pericardial|cardiophrenic|"
+    r"thyroid|abdominal|pericardial|cardiophrenic|axillary|shoulder|supraclavicular|quadrant|"
     r"vascular|spinal|vertebral) (?:densit\w+|opacit\w+|mass(?:es)?|nodul\w+|lesions?|metasta\w+)",
     r"chest wall (?:mass|lesion)",
     r"pleural (?:based )?(?:densit\w+|lesions?)",

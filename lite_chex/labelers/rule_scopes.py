@@ -19,6 +19,8 @@ _NEW_CLAUSE = re.compile(
     rf",\s+(?!or\b|and\b|nor\b)(?=[^,]*?\b{VERB}\b)(?!(?:(?!\b{VERB}\b)[^,])*\b(?:or|and|nor)\b)"
     r"|(?<!and)(?<!or)(?<!the)(?<![,/])\s(?=(?:the )?(?:lungs?|heart|mediastinum|cardiac silhouette|"
     rf"cardiomediastinal silhouette|bony|osseous)\b[^,.]{{0,40}}?\b{VERB}\b)"
+    r"|,\s+(?=(?:old|healed|healing|chronic|stable|mild|small|moderate|large|right|left|bilateral) "
+    r"(?:(?!(?:or|and|nor)\b)[^,])*\b(?:noted|seen|identified)[\s.]*$)"
 )
 _PRONOUN = re.compile(r"(?:this|these|it|they)\b")
 # ... and a denial also ends where something is plainly described as present ("no effusion, mild atelectasis").

@@ -34,14 +34,16 @@ _NOT_IN_LUNG = re.compile(
     r"\b(?:stents?|clips?|leads?|wires?|hernia|bone island|callus|(?:healing|healed|old) (?:\w+ )?fracture|"
     r"(?:annular|valv\w+|arter\w+|costal cartilage) calcifications?)"
 )
+_ARTIFACT = re.compile(r"^(?!.*\b(?:or|versus|vs)\b).*\b(?:skin fold|artifact\w*)")
 _BONY_SITE = re.compile(
     r"\b(?:vertebra\w*|ribs?|humer\w+|clavic\w+|scapula\w*|sternum|bones?|bony|osseous|skelet\w+|t\d+|lytic|sclerotic)\b"
 )
 _LUNG_SITE = re.compile(r"\b(?:lungs?|pulmonary|nodul\w+|opaci\w+|mass(?:es)?|lobes?|hil\w+)\b")
 _PARTIAL = re.compile(
     r"\b(?:large|larger|sizable|massive|other|additional|new|further|displaced|tension|alveolar|overt|frank|gross) "
-    r"(?:\w+ )?$"
+    r"(?:\w+ )?$|\botherwise\b"
 )
+_KIND_OF_FRACTURE = re.compile(r"\b(?:acute|old|healed|healing|chronic|remote|prior)(?= (?:\w+ ){0,3}$)")
 _BROKEN = re.compile(
     r"\b(?:catheter|wires?|screws?|leads?|rods?|hardware|plate) (?:is |are )?fractur"
     r"|\bfractured? (?:(?!with\b|and\b|status\b|post\b)\w+ ){0,4}(?:wires?|catheter|screws?|leads?|rods?|sternotomy)\b"
@@ -82,8 +84,10 @@ def _refine(text: str, statements: list[Statement]) -> list[Statement]:
     """What needs the whole sentence: calcified nodules are no lesion; "borderline cardiomegaly"."""
     refined = []
     for s in statements:
-        if s.certainty is Certainty.NEGATIVE and _PARTIAL.search(text, 0, s.start):
-            s = replace(s, partial=True)
+        if s.certainty is Certainty.NEGATIVE and (_PARTIAL.search(text, 0, s.start) or text.endswith("otherwise")):
+            s = replace(s, partial=True)  # of the rest, or of some kinds alone
+        if s.finding == vocabulary.FX and (kind := _KIND_OF_FRACTURE.search(text, 0, s.start)):
+            s = replace(s, word="acute" if kind.group() == "acute" else "old")
         if (
             s.finding == vocabulary.LL
             and s.certainty is not Certainty.NEGATIVE
@@ -92,6 +96,8 @@ def _refine(text: str, statements: list[Statement]) -> list[Statement]:
             s = replace(s, finding=vocabulary.OTHER)
         if s.finding == vocabulary.LL and s.word == "metas" and _BONY_SITE.search(text) and not _LUNG_SITE.search(text):
             s = replace(s, finding=vocabulary.OTHER)
+        if s.finding == vocabulary.OTHER and s.word == "lucen" and _ARTIFACT.search(text[s.end :]):
+            continue
         if s.finding == vocabulary.LO and s.word == "densi" and _NOT_IN_LUNG.match(text[s.end :]):
             s = replace(s, finding=vocabulary.OTHER)
         if s.finding == vocabulary.FX and (_BROKEN.search(text) or (_HARDWARE.search(text) and not _BONE.search(text))):

@@ -191,6 +191,8 @@ def _settle(said: list[Statement]) -> Certainty:
 def _same(doubt: Statement, denial: Statement) -> bool:
     if {doubt.side, denial.side} == {"left", "right"}:
         return False
+    if (doubt.word, denial.word) == ("old", "acute"):
+        return False  # "possible old fracture. No acute fracture"
     apart = doubt.finding in (rule_phrases.LO, rule_phrases.ED) or denial.word.startswith(("tuber", "tb"))
     return not apart or doubt.word == denial.word
 

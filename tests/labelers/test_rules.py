@@ -89,6 +89,8 @@ NEGATION = [
     ("Lung markings are not increased.", ""),
 ]
 SCOPE_ENDS = [
+    ("Hyperinflation suggestive of emphysema, old right rib fractures noted.", "FX:p"),
+    ("Findings suggestive of edema, infection or aspiration noted.", "ED:u PN:u"),
     ("No effusion seen, left apical nodule is stable.", "PE:n LL:p"),
     ("No consolidation seen, pneumothorax, or effusion.", "CO:n PX:n PE:n"),
     ("No effusion in either lung.", "PE:n"),
@@ -236,6 +238,8 @@ HEDGES = [
     ("Pneumonia cannot be entirely excluded behind the opacity.", "PN:u LO:p"),
 ]
 ANATOMY = [
+    ("Normal heart size is stable.", "CM:n"),
+    ("The previously normal heart is enlarged.", "CM:p"),
     ("Heart size is accentuated by low lung volumes and is mildly enlarged.", "CM:p"),
     ("Heart size is accentuated by low lung volumes and is probably mildly enlarged.", "CM:u"),
     ("The heart is unchanged and may be mildly enlarged.", "CM:u"),
@@ -297,6 +301,9 @@ ANATOMY = [
     ("The heart is non-enlarged.", "CM:n"),
 ]
 VOCABULARY = [
+    ("Axillary densities are most suggestive of artifacts.", ""),
+    ("Lumbar spinal fusion rods are noted.", "SD:p"),
+    ("Congenital fusion of the thoracic vertebrae.", ""),
     ("No pleural or mediastinal air collections.", "PX:n"),
     ("No mediastinal air collections.", ""),
     ("No air in the pleural space.", "PX:n"),
@@ -430,6 +437,10 @@ NO_MENTION = [
     ("INDICATION: Pneumonia. The lungs are clear.", "LO:n"),
 ]
 SETTLED = [
+    ("Possible old fracture of the left clavicle. No acute fracture.", "FX:u"),
+    ("Questionable acute rib fracture. No acute fracture on dedicated views.", "FX:n"),
+    ("Questionable rib fracture. Otherwise no fracture.", "FX:u"),
+    ("Possible tiny pneumothorax. No pneumothorax otherwise.", "PX:u"),
     ("Questionable lung nodule. On the prior film the nodule was not seen.", "LL:u"),
     ("Questionable lung nodule. Compared with the old film, the nodule is not seen.", "LL:n"),
     ("Possible small left pneumothorax. Repeat view shows no pneumothorax.", "PX:n"),
@@ -469,6 +480,7 @@ def test_wording(report: str, said: str) -> None:
 
 
 NORMAL = [
+    "There is a lucency along the right lung base due to a skin fold.",
     "Heart size is normal. Lungs are clear. No effusion or pneumothorax.",
     "Normal chest.",
     "No acute cardiopulmonary abnormality.",
@@ -477,6 +489,7 @@ NORMAL = [
     "No evidence of emphysema. The spine shows no degenerative change.",
 ]
 ABNORMAL = [
+    "Lucency at the right base, skin fold versus bulla.",
     "Bridging syndesmophytes are noted.",
     "Right-sided aortic arch.",
     "Pleural disease is stable.",
