@@ -213,9 +213,11 @@ def unlabelled_rows(path: Path, labels: LabelTable) -> set[int]:
     if not errors.exists():
         return set()
     table = Table(errors)
-    ids = [name for name in table.columns if name not in (ROW_ID, "reason")]
-    column = next((c for c in (labels.id_column, *ids, ROW_ID) if c in table.columns), None)
-    if column is None:
+    # Beside "row", the position, stands the id column, as "id" where its own name is "row".
+    column = labels.id_column if labels.id_column != ROW_ID and labels.id_column in table.columns else "id"
+    if column not in table.columns:
+        column = ROW_ID
+    if column not in table.columns:
         return set()
     failed = {id_text(row.cells[0]) for row in table.rows([column])}
     return {i for i, study_id in enumerate(labels.ids) if study_id in failed}

@@ -318,15 +318,18 @@ def _leave_out_rest(lines: _Lines, broken: str, width: int) -> None:
     """Go on to the line at which the next row begins. broken: the first line of the row before it."""
     has_id = _ID_CELL.match(broken)
     while True:
-        try:
-            if has_id:
-                line = next(iter(lines), None)
-                begins = line is None or _ID_CELL.match(line) is not None
-            else:
-                cells = next(csv.reader(lines, strict=True), None)
-                begins = cells is None or len(cells) == width
-        except csv.Error:
-            begins = False
+        line = next(iter(lines), None)
+        lines.keep(0)
+        begins = line is None or (has_id is not None and _ID_CELL.match(line) is not None)
+        # A line of report text often has one comma, hardly ever just as many as a wide table.
+        if not begins and (not has_id or width > 3):
+            try:
+                begins = len(next(csv.reader(lines, strict=True), [])) == width
+            except csv.Error:
+                begins = False
+            lines.keep(0)
+        if not begins:
+            next(iter(lines), None)
         lines.keep(0 if begins else 1)
         if begins:
             return

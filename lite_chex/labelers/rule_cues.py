@@ -219,6 +219,7 @@ UNCERTAIN_AFTER: Sequence[str] = (
     r"in the (?:appropriate|proper|right|correct)(?: \w+)? (?:setting|context)",
     r"(?:is|are|remains?) (?:also |still )?of concern(?! for)",
     r"(?:is|are) not favou?red",
+    r"(?:is |are )?more likely than not",
 )
 IGNORE: Sequence[str] = (
     r"histor(?:y|ies) of",
@@ -234,7 +235,7 @@ IGNORE: Sequence[str] = (
     r"recommend\w*",
     r"(?:to|and) (?:document|ensure|confirm|demonstrate) (?:interval |complete )*(?:resolution|clearing|clearance)"
     r"(?: of)?",
-    r"(?:to|and) (?:ensure|confirm|document|(?:be|make) (?:sure|certain))(?: that)? (?:there (?:is|are) )?"
+    r"to (?:ensure|confirm|document|(?:be|make) (?:sure|certain))(?: that)? (?:there (?:is|are) )?"
     r"(?:no|absence of|lack of)",
     r"(?:may|can) (?:still )?be (?:\w+ )?(?:missed|occult|masked|obscured|overlooked|inapparent|"
     r"difficult to (?:detect|see|appreciate|identify))",

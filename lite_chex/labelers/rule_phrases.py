@@ -207,7 +207,7 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"telemetry",
         r"balloon pump",
         r"lvad",
-        r"drains?(?! (?:the|into|this))",
+        r"drains?(?! (?:the|into|this|below|to|directly))",
         r"anchors?",
         r"device",
         r"devices",
@@ -232,7 +232,7 @@ NOT_FINDINGS: Sequence[str] = (
     r"mass effect",
     r"densit(?:y|ies) (?:material )?(?:seen |noted |projecting )?(?:in|within|over) (?:the )?(?:(?:left|right|mid|"
     r"upper|lower) ){0,2}(?:abdom|quadrant|colon|bowel|stomach|breast|liver|spleen|neck|axilla|chest wall)\w*",
-    r"densit(?:y|ies) (?:\w+ ){0,6}(?:gunshot|bullet|shrapnel|pellets?)\w*",
+    r"densit(?:y|ies) (?:(?!and\b|near\b|with\b|at\b|in\b|lobe\b)\w+ ){0,6}(?:gunshot|bullet|shrapnel|pellets?)\w*",
     r"failure to",
     r"aspiration precautions?",
     r"body mass",

@@ -60,10 +60,17 @@ _CONSEQUENCE = re.compile(
     r"secondary) (?:\w+ ){0,2}$"
 )
 _CAUSED = ("atelecta", "collaps", "pneumon", "infect")
-_SOME_OF = re.compile(r"\b(?:most|much|some|part|half|portions?|majority) of (?:the |this )?(?:\w+ ){0,3}$")
+_SOME_OF = re.compile(
+    r"\b(?:most|much|some|part|half|majority) of (?:the |this )?(?:(?!lungs?\b|chest\b|thorax\b)\w+ ){0,3}$"
+)
+_SAYS = re.compile(rf"[^,]*\b(?:{VERB}|should|cannot|would|must)\b")
+_NOW = re.compile(r"\b(?:current|present|today\w*|now|this)\b")
 _GIVEN = re.compile(r"(?:given|with|in (?:an?|this|the) (?:\w+ )?patient|in (?:view|light) of)\b")
 # "suspected at the apex"
-_IN_PLACE = re.compile(r"(?:suspected|possible|questioned|questionable|probable|likely) (?:at|in|on|along|within|of)\b")
+_IN_PLACE = re.compile(
+    r"(?:suspected|possible|questioned|questionable) (?:at|in|on|along|within) (?:the )?"
+    r"(?:left|right|upper|lower|mid|middle|bi|bases?|apex|apices|lungs?|lingula)"
+)
 _LOOKS = ("opaci", "densit", "airspace", "air space", "interstit", "reticul", "haz", "increased")
 _ADJECTIVES = (
     "possibl",
@@ -159,10 +166,12 @@ class Clause:
         for other in reversed(self.items[:index]):
             if other.start >= item.start:
                 continue
-            end = cause if other.end <= cause else item.start
-            if self.cut(other.end, end):
-                break
             kind = other.kind
+            end = cause if kind is Kind.UNCERTAIN and other.end <= cause else item.start
+            if self.cut(other.end, end):
+                if cause < item.start:
+                    continue
+                break
             if kind is Kind.IGNORE:
                 if self._ends_with_comma(other, item):
                     break
@@ -183,7 +192,8 @@ class Clause:
             if after.kind is Kind.IGNORE:
                 return None
             if after.kind not in (Kind.UNCERTAIN_AFTER, Kind.UNCERTAIN):
-                if self.text.startswith(("was", "were"), after.start) and _OLD_FILM.match(self.text):
+                old = self.text.startswith(("was", "were"), after.start) and _OLD_FILM.match(self.text)
+                if old and not _NOW.search(self.text, after.end):
                     return None  # "the old film was reviewed, and the nodule was not seen"
                 rest = _ELSEWHERE.match(self.text, after.end)
                 if rest and not any(after.end < at < rest.end() for at in self._mentions):
@@ -194,15 +204,15 @@ class Clause:
         return (Certainty.UNCERTAIN, doubt) if doubt else (Certainty.POSITIVE, None)
 
     def _cause(self, item: Item) -> int:
-        """Where the cause ends whose consequence the mention is ("suspected mass with obstructive atelectasis"): what
-        is said of the cause holds for both. Without a cause, where the mention begins."""
+        """Where the cause ends whose consequence the mention is ("suspected mass with obstructive atelectasis"): doubt
+        about the cause holds for both. Without a cause, where the mention begins."""
         cause = self.text.startswith(_CAUSED, item.start) and _CONSEQUENCE.search(self.text, 0, item.start)
         return cause.start() if cause else item.start
 
     def _ends_with_comma(self, history: Item, item: Item) -> bool:
         """ "Given the history of trauma, rib fractures ...": the history ends at the comma."""
         said = self.text.startswith(("histor", "h/o"), history.start) and _GIVEN.match(self.text)
-        return bool(said) and "," in self.text[history.end : item.start]
+        return bool(said and "," in self.text[history.end : item.start] and _SAYS.match(self.text, item.end))
 
     def _only_advises(self, advice: Item, doubt: Item) -> bool:
         """Advice that does not take the doubt behind it back ("recommend CT, as it may represent a nodule")."""

@@ -14,7 +14,8 @@ from lite_chex.labelers.rule_scopes import Clause, Statement, statement
 # Not "a nodule and hilar calcifications", and not "nodules, most of which are calcified": the others are not.
 _CALCIFIED_AFTER = re.compile(
     r"^(?:(?!\b(?:not|non|without|no|un|(?:most|some|many|several|majority|few) of|hilar|mediastinal|aort\w+|vascular|"
-    r"coronary)\b)[^.]){0,90}?\bcalcifi\w+"
+    r"coronary|atherosclerotic|annular)\b)[^.]){0,90}?\bcalcifi\w+\b"
+    r"(?! (?:\w+ ){0,3}?(?:aort|hil|mediast|lymph|node|vascul|coronar|arter))"
 )
 _PLEURAL_PLACE = re.compile(r"\bpleural (?:space|sinus|surface|recess|reflection)")
 _PLEURA_BEFORE = re.compile(
@@ -28,9 +29,10 @@ _PLEURAL_SCAR = re.compile(
 )
 # "density overlying the heart, likely a stent"
 _NOT_IN_LUNG = re.compile(
-    r"^(?![^.]*\b(?:nodul|mass|infiltrat|pneumon|atelect|versus))"
+    r"^(?![^.]*\b(?:nodul|mass|infiltrat|pneumon|atelect|effusion|consolid|opaci|edema|versus))"
     r"[^.]{0,20}?\b(?:over|overlying|overlies) (?:the )?(?:\w+ ){0,3}?"
     r"(?:heart|cardiac silhouette|mediastinum|hemithorax|ribs?)\b[^.]*?"
+    r"\b(?:represents?|reflects?|suggest\w*|consistent|compatible|due|secondary|likely|probably|are|is|from|xxx+)\b[^.]*?"
     r"\b(?:stents?|clips?|leads?|wires?|hernia|bone island|callus|(?:healing|healed|old) (?:\w+ )?fracture|"
     r"(?:annular|valv\w+|arter\w+|costal cartilage) calcifications?)"
 )
@@ -38,7 +40,7 @@ _ARTIFACT = re.compile(r"^(?!.*\b(?:or|versus|vs)\b).*\b(?:skin fold|artifact\w*
 _BONY_SITE = re.compile(
     r"\b(?:vertebra\w*|ribs?|humer\w+|clavic\w+|scapula\w*|sternum|bones?|bony|osseous|skelet\w+|t\d+|lytic|sclerotic)\b"
 )
-_LUNG_SITE = re.compile(r"\b(?:lungs?|pulmonary|nodul\w+|opaci\w+|mass(?:es)?|lobes?|hil\w+)\b")
+_LUNG_SITE = re.compile(r"\b(?:and|lungs?|pulmonary|nodul\w+|opaci\w+|mass(?:es)?|lobes?|hil\w+)\b")
 _PARTIAL = re.compile(
     r"\b(?:large|larger|sizable|massive|other|additional|new|further|displaced|tension|alveolar|overt|frank|gross) "
     r"(?:\w+ )?$|\botherwise\b"

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from lite_chex.data.labels import read_labels
-from lite_chex.data.readers import iter_reports
+from lite_chex.data.labels import id_column_beside, read_labels
+from lite_chex.data.readers import id_column_of, iter_reports, split_name
 from lite_chex.data.records import LabelTable, Report
 from lite_chex.data.splits import check_disjoint, report_keys
 from lite_chex.errors import UserError
-from lite_chex.findings import SKIP, Certainty, FindingSet, LabelArray
+from lite_chex.findings import NO_FINDING, SKIP, Certainty, FindingSet, LabelArray
 
 if TYPE_CHECKING:
     from lite_chex.recipe import Recipe, Source
@@ -72,17 +72,16 @@ def source_reports(source: Source) -> Iterator[Report]:
     Raises:
         UserError: if the file is missing or wrong, or has no row of the split.
     """
-    path = Path(source.reports)
-    if not path.is_file():
-        raise UserError(f"data: there is no file {path}")
+    path = _reports_file(source)
+    wanted = split_name(source.split)
     splits: set[str] = set()
     for report in iter_reports(path, source.text_column, source.id_column):
         splits.add(report.split or "")
-        if report.error is None and report.text.strip() and source.split in (None, report.split):
+        if report.error is None and report.text.strip() and wanted in (None, report.split):
             yield report
-    if source.split and source.split not in splits:
-        found = ", ".join(sorted(filter(None, splits))) or "no column `split`"
-        raise UserError(f'data: {path} has no report of the split "{source.split}" (it has {found})')
+    if wanted and wanted not in splits:
+        found = ", ".join(sorted(filter(None, splits))) or "nothing in a column `split`"
+        raise UserError(f'data: {path} has no report of the split "{wanted}" (it has {found})')
 
 
 def labelled_reports(source: Source, recipe: Recipe) -> tuple[list[Report], LabelTable | None]:
@@ -91,21 +90,39 @@ def labelled_reports(source: Source, recipe: Recipe) -> tuple[list[Report], Labe
     Raises:
         UserError: if a file, column or code is wrong.
     """
-    by_id: dict[str, Report] = {}
-    for report in source_reports(source):
-        by_id.setdefault(report.study_id, report)
     if source.labels is None:
         raise UserError(f"data: the source {source.reports} needs labels: 'rules' or a label file")
-    if source.labels == "rules":
-        return list(by_id.values()), None
-    table = read_labels(Path(source.labels), recipe.findings, source.id_column, presence=source.presence)
-    scored = (table.values[:, table.columns] != SKIP).any(1)
-    known = {id_ for id_, any_scored in zip(table.ids, scored) if any_scored}
-    return [report for id_, report in by_id.items() if id_ in known], table
+    table, known = None, None
+    if source.labels != "rules":
+        reports_id = id_column_of(_reports_file(source), source.id_column)
+        labels = Path(source.labels)
+        table = read_labels(labels, recipe.findings, id_column_beside(labels, reports_id), presence=source.presence)
+        scored = (table.values[:, _scored_columns(source, table)] != SKIP).any(1)
+        known = {id_ for id_, any_scored in zip(table.ids, scored) if any_scored}
+    by_id: dict[str, Report] = {}
+    for report in source_reports(source):
+        if known is None or report.study_id in known:
+            by_id.setdefault(report.study_id, report)
+    return list(by_id.values()), table
 
 
-def load_source(source: Source, recipe: Recipe) -> Examples:
-    """Read one source; empty and unreadable reports and reports without labels are left out.
+def _scored_columns(source: Source, table: LabelTable) -> np.ndarray:
+    """bool ``[F]``: the findings that the label file has; presence codes say nothing of No Finding."""
+    if not source.presence:
+        return table.columns
+    return table.columns & np.array([name != NO_FINDING for name in table.findings.names])
+
+
+def _reports_file(source: Source) -> Path:
+    path = Path(source.reports)
+    if not path.is_file():
+        raise UserError(f"data: there is no file {path}")
+    return path
+
+
+def load_source(source: Source, recipe: Recipe, taken: Set[tuple[str, str]] = frozenset()) -> Examples:
+    """Read one source; empty and unreadable reports, reports without labels and those of a ``taken`` patient or text
+    are left out.
 
     Raises:
         UserError: if a file, column or code is wrong, or nothing is left.
@@ -114,7 +131,11 @@ def load_source(source: Source, recipe: Recipe) -> Examples:
     path = Path(source.reports)
     reports, table = labelled_reports(source, recipe)
     if not reports:
-        raise UserError(f"data: no report of {path} has text and labels (ids of {source.labels} must match)")
+        why = "" if table is None else f" (ids of {source.labels} must match)"
+        raise UserError(f"data: no report of {path} has text and labels{why}")
+    reports = [report for report in reports if taken.isdisjoint(report_keys(report))]
+    if not reports:
+        raise UserError(f"data: every report of {path} is left to a later split (data.shared)")
     if table is None:
         labels = rule_labels([r.text for r in reports], recipe)
         scored = np.ones(len(findings), dtype=bool)
@@ -122,9 +143,7 @@ def load_source(source: Source, recipe: Recipe) -> Examples:
     else:
         row_of = {id_: i for i, id_ in enumerate(table.ids)}
         labels = table.values[[row_of[r.study_id] for r in reports]]
-        scored = table.columns
-        if source.presence and findings.has_no_finding:
-            scored = scored & np.array([n != "No Finding" for n in findings.names])
+        scored = _scored_columns(source, table)
         if not source.presence:
             labels = findings.consistent(labels)
         labels = np.where(scored[None], labels, SKIP).astype(np.int8)
@@ -144,14 +163,7 @@ def load_split(recipe: Recipe, split: str) -> list[Examples]:
         UserError: as load_source, or if nothing is left of a source.
     """
     taken = left_to_later(recipe, split)
-    parts = []
-    for source in getattr(recipe.data, split):
-        part = load_source(source, recipe)
-        rows = [i for i, report in enumerate(part.reports) if taken.isdisjoint(report_keys(report))]
-        if not rows:
-            raise UserError(f"data.{split}: every report of {source.reports} is left to a later split (data.shared)")
-        parts.append(part.subset(rows) if len(rows) < len(part) else part)
-    return parts
+    return [load_source(source, recipe, taken) for source in getattr(recipe.data, split)]
 
 
 def left_to_later(recipe: Recipe, split: str) -> set[tuple[str, str]]:

@@ -21,6 +21,9 @@ STAGES = ("sft", "sft_gold", "reward", "ppo", "dpo")
 FINISHED = "finished.json"
 PAIRS_FILE = "preferences.jsonl"
 MADE_FROM = "made_from.json"
+TRAINED_ON = "trained_on.txt"
+"""Digests of all report texts that an SFT adapter has seen, also before ``sft.start_from``: none of these is held out
+for validation later. Whoever has a text can tell whether it was among them."""
 
 
 @dataclass
@@ -202,3 +205,9 @@ def seed_everything(seed: int) -> None:
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     set_seed(seed)
+
+
+def trained_on(adapter: Path) -> set[str]:
+    """Digests of the reports that an SFT adapter has seen; none where its folder does not say."""
+    path = adapter / TRAINED_ON
+    return set(path.read_text(encoding="utf-8").split()) if path.is_file() else set()

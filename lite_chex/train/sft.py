@@ -24,7 +24,7 @@ from lite_chex.train.batches import LengthGrouped, balanced_rows
 from lite_chex.train.examples import Examples, check_splits, load_split, merge, validation_gold
 from lite_chex.train.lineage import PARENTS, parents, stale
 from lite_chex.train.preferences import corrected
-from lite_chex.train.run import Clock, Stage, seed_everything, write_card
+from lite_chex.train.run import TRAINED_ON, Clock, Stage, seed_everything, trained_on, write_card
 from lite_chex.train.setup import Setup, Validation
 from lite_chex.train.variants import variants
 
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lite_chex.recipe import Recipe
-
-TRAINED_ON = "trained_on.txt"
-"""Digests of all report texts that an SFT adapter has seen, also before ``sft.start_from``: none of these is held out
-for validation later. Whoever has a text can tell whether it was among them."""
 
 
 def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold: bool = False) -> Path:
@@ -67,7 +63,7 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
             raise UserError("data.preference: SFT on gold needs a source with gold")
     else:
         weak = merge(load_split(recipe, "train"), "train")
-        seen = _trained_on(start)
+        seen = trained_on(start) if start else set()
         if start and not seen:
             console.print(
                 f"{start} does not say what it was trained on (no {TRAINED_ON}): held-out reports may be among it",
@@ -175,12 +171,6 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         console.print(f"[yellow]{outdated}[/]", highlight=False)
     stage.finish({"best_step": result.best.step, metric: result.best.value, "stopped": result.stopped})
     return stage.dir
-
-
-def _trained_on(start: Path | None) -> set[str]:
-    """Digests of the reports that an adapter has seen; none where its folder does not say."""
-    path = start / TRAINED_ON if start else None
-    return set(path.read_text(encoding="utf-8").split()) if path and path.is_file() else set()
 
 
 def _split(examples: Examples, fraction: float, seed: int, seen: Set[str]) -> tuple[list[Examples], list[Examples]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lite_chex.data.labels import read_labels, write_labels
 from lite_chex.data.records import LabelTable
+from lite_chex.data.splits import text_digest
 from lite_chex.decode.temperature import FILE, Calibration, log_probabilities, tempered
 from lite_chex.errors import UserError
 from lite_chex.evaluate.inputs import EvalInput
@@ -20,7 +21,7 @@ from lite_chex.model.adapters import for_inference, load_adapter, read_score, ro
 from lite_chex.model.backbone import load_base
 from lite_chex.train.examples import Examples, load_source, rule_labels
 from lite_chex.train.lineage import PARENTS, changed, stale
-from lite_chex.train.run import Stage
+from lite_chex.train.run import Stage, trained_on
 from lite_chex.train.setup import Setup
 from lite_chex.train.student import has_student, student_labels
 
@@ -59,7 +60,7 @@ def evaluate_run(recipe: Recipe, console: Console) -> list[EvalInput]:
         examples = load_source(source, recipe)
         systems, out_of_reach = labeller.label(examples, index)
         probabilities, calibrated = labeller.probabilities(systems, index)
-        notes = [*labeller.left_out, *_notes(recipe, systems), *calibrated]
+        notes = [*labeller.left_out, *_seen(recipe, examples), *_notes(recipe, systems), *calibrated]
         failed = {k: out_of_reach for k in systems if k != "rules"} if out_of_reach.any() else {}
         if "student" in recipe.eval.stages and has_student(recipe):
             batch = student_labels(recipe, examples, index)
@@ -86,6 +87,13 @@ def evaluate_run(recipe: Recipe, console: Console) -> list[EvalInput]:
             )
         )
     return bundles
+
+
+def _seen(recipe: Recipe, examples: Examples) -> list[str]:
+    """A note where the SFT adapter was trained on test reports: splits were named, or changed, after it."""
+    seen = trained_on(Stage(recipe, "sft").dir)
+    n = sum(text_digest(text) in seen for text in examples.texts)
+    return [f"SFT was trained on {n} of these {len(examples)} reports: train it again."] if n else []
 
 
 def _notes(recipe: Recipe, systems: dict[str, LabelArray]) -> list[str]:

@@ -259,3 +259,11 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         write_labels(
             tmp_path / "file" / "l.csv", LabelTable(PAPER13, [], np.zeros((0, 13), np.int8), np.ones(13, bool))
         )
+
+
+def test_rows_without_an_answer_where_the_id_column_is_called_row(tmp_path: Path) -> None:
+    labels = tmp_path / "out.csv"
+    labels.write_text("row,Edema\n5,1.0\n17,\n1,0.0\n")
+    labels.with_name("out.csv.errors.csv").write_text("row,id,reason\n1,17,the report is empty\n")
+    table = read_labels(labels, CHEXPERT14, "row")
+    assert unlabelled_rows(labels, table) == {1}

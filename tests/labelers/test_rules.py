@@ -149,6 +149,9 @@ PSEUDO = [
     ("The effusion may obscure a nodule.", "PE:p"),
 ]
 HEDGES = [
+    ("Left pleural effusion likely on the basis of heart failure.", "PE:p ED:u"),
+    ("Consolidation likely in the setting of aspiration.", "CO:p"),
+    ("Edema is more likely than not present.", "ED:u"),
     ("Left basilar opacity, atelectasis favored over pneumonia.", "LO:p AT:u PN:u"),
     ("Pneumonia is not favored.", "PN:u"),
     ("Tiny right pneumothorax suspected at the apex.", "PX:u"),
@@ -301,6 +304,14 @@ ANATOMY = [
     ("The heart is non-enlarged.", "CM:n"),
 ]
 VOCABULARY = [
+    ("Density in the left lower lobe and bullet fragments.", "LO:p"),
+    ("Densities throughout the chest from prior gunshot wound.", ""),
+    ("5 mm nodule, tortuous and calcified aorta.", "LL:p"),
+    ("A right upper lobe nodule with calcified hilar nodes.", "LL:p"),
+    ("Nodule compatible with calcified granuloma.", ""),
+    ("Diffuse metastases and old right rib fracture.", "LL:p FX:p"),
+    ("Hazy density over the left hemithorax with surgical clips.", "LO:p SD:p"),
+    ("The anomalous vein drains below the diaphragm.", ""),
     ("Axillary densities are most suggestive of artifacts.", ""),
     ("Lumbar spinal fusion rods are noted.", "SD:p"),
     ("Congenital fusion of the thoracic vertebrae.", ""),
@@ -387,6 +398,8 @@ VOCABULARY = [
     ("Old TB.", ""),
 ]
 RESOLUTION = [
+    ("Resolved effusion with associated atelectasis.", "PE:n AT:p"),
+    ("In the visualized portions of the lungs consolidation is not seen.", "CO:n"),
     ("Most of the consolidation in the right lung has cleared.", "CO:p"),
     ("The left effusion has resolved.", "PE:n"),
     ("There has been interval resolution of the right pneumothorax.", "PX:n"),
@@ -405,6 +418,8 @@ RESOLUTION = [
     ("The left effusion resolved.", "PE:n"),
 ]
 NO_MENTION = [
+    ("Given history of COPD, CHF, and pneumonia, clinical correlation is recommended.", ""),
+    ("Decubitus views confirm no effusion.", "PE:n"),
     ("In this patient with a history of malignancy, the nodule should be followed.", "LL:p"),
     ("Given the history of trauma, rib fracture cannot be excluded.", "FX:u"),
     ("Follow to ensure that there is no underlying mass.", ""),
@@ -437,6 +452,7 @@ NO_MENTION = [
     ("INDICATION: Pneumonia. The lungs are clear.", "LO:n"),
 ]
 SETTLED = [
+    ("Prior films were reviewed and pneumothorax was not seen on the current study.", "PX:n"),
     ("Possible old fracture of the left clavicle. No acute fracture.", "FX:u"),
     ("Questionable acute rib fracture. No acute fracture on dedicated views.", "FX:n"),
     ("Questionable rib fracture. Otherwise no fracture.", "FX:u"),

@@ -112,6 +112,8 @@ def test_a_split_of_one_file(tiny_base: Path, tmp_path: Path) -> None:
     assert [r.study_id for part in load_split(recipe, "train") for r in part.reports] == ["0", "1"]
     # Report 3 has no cell that can be scored.
     assert [r.study_id for part in load_split(recipe, "test") for r in part.reports] == ["4"]
+    recipe.data.validation[0].split = "val"
+    assert [r.study_id for part in load_split(recipe, "validation") for r in part.reports] == ["2"]
     recipe.data.test[0].split = "tset"
     with pytest.raises(UserError, match=r'reports.csv has no report of the split "tset" \(it has test, train, valid'):
         load_split(recipe, "test")
@@ -126,14 +128,14 @@ def test_what_splits_share_is_refused_or_left_to_the_later_one(tiny_base: Path, 
     check_splits(recipe)
     assert [r.study_id for part in load_split(recipe, "train") for r in part.reports] == ["1"]
     assert [r.study_id for part in load_split(recipe, "test") for r in part.reports] == ["4"]
-    with pytest.raises(UserError, match=r"data.validation: every report of .* is left to a later split"):
+    with pytest.raises(UserError, match=r"data: every report of .* is left to a later split"):
         load_split(recipe, "validation")
     # Gold taken from train: its patient leaves train.
     gold = tmp_path / "mine.csv"
     gold.write_text("study_id,Edema\n1,1.0\n")
     recipe.data.preference = [Source(reports=recipe.data.train[0].reports, labels=str(gold))]
     assert [r.study_id for part in load_split(recipe, "preference") for r in part.reports] == ["1"]
-    with pytest.raises(UserError, match=r"data.train: every report of .* is left to a later split"):
+    with pytest.raises(UserError, match=r"data: every report of .* is left to a later split"):
         load_split(recipe, "train")
 
 
@@ -145,6 +147,25 @@ def test_ids_that_do_not_meet(tiny_base, tmp_path) -> None:  # type: ignore[no-u
     source.labels = str(labels)
     with pytest.raises(UserError, match=r"ids of .* must match"):
         load_source(source, recipe)
+
+
+def test_row_numbers_never_meet_ids(tiny_base: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tiny_base, tmp_path)
+    reports, labels = tmp_path / "reports.csv", tmp_path / "gold.csv"
+    reports.write_text("report\nClear lungs.\nMild edema.\n")
+    labels.write_text("study_id,Edema\n1,1.0\n2,0.0\n")
+    recipe.data.test[0] = Source(reports=str(reports), labels=str(labels))
+    with pytest.raises(UserError, match=r"gold.csv"):
+        load_source(recipe.data.test[0], recipe)
+
+
+def test_presence_codes_of_no_finding_alone_are_no_gold(tiny_base: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tiny_base, tmp_path)
+    reports, labels = tmp_path / "reports.csv", tmp_path / "gold.csv"
+    reports.write_text("study_id,report\n1,Clear lungs.\n2,Mild edema.\n")
+    labels.write_text("study_id,Edema,No Finding\n1,x,1\n2,1,\n")
+    source = Source(reports=str(reports), labels=str(labels), presence=True)
+    assert [r.study_id for r in load_source(source, recipe).reports] == ["2"]
 
 
 def test_limit_is_seeded(tiny_base, tmp_path) -> None:  # type: ignore[no-untyped-def]

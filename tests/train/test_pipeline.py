@@ -23,13 +23,13 @@ from lite_chex.model.adapters import read_score, role
 from lite_chex.model.backbone import keep_gradients
 from lite_chex.recipe import Recipe
 from lite_chex.train.dpo import train_dpo
-from lite_chex.train.examples import load_split, validation_gold
+from lite_chex.train.examples import load_source, load_split, validation_gold
 from lite_chex.train.ppo_loop import train_ppo
 from lite_chex.train.preferences import PAIRS_FILE, make_preferences
 from lite_chex.train.reward import reading, train_rm
 from lite_chex.train.roles import Roles
-from lite_chex.train.run import FINISHED, Stage, read_metrics
-from lite_chex.train.sft import TRAINED_ON, train_sft
+from lite_chex.train.run import FINISHED, TRAINED_ON, Stage, read_metrics
+from lite_chex.train.sft import train_sft
 from lite_chex.train.stages import evaluate_run
 from tests.conftest import make_recipe
 
@@ -160,6 +160,17 @@ def test_the_same_seed_gives_the_same_run(trained: Recipe, tiny_base: Path, tmp_
     assert set(one) - set(other) == {"SFT + gold"}
     for name in other:
         np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_a_test_report_that_sft_has_seen_is_told(trained: Recipe) -> None:
+    assert not [n for n in evaluate_run(trained, QUIET)[0].notes if "SFT was trained on" in n]
+    path = trained.run_dir / "sft" / TRAINED_ON
+    before = path.read_text()
+    path.write_text(before + text_digest(load_source(trained.data.test[0], trained).texts[0]) + "\n")
+    try:
+        assert any("SFT was trained on 1 of these" in note for note in evaluate_run(trained, QUIET)[0].notes)
+    finally:
+        path.write_text(before)
 
 
 def test_evaluate_run_has_every_stage(trained: Recipe) -> None:
