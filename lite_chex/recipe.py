@@ -50,9 +50,7 @@ class Source(Section):
     presence: bool = Field(False, description="The labels are presence codes (1 coded, empty not, A/x unscored)")
     text_column: str | None = None
     id_column: str | None = None
-    split: str | None = Field(
-        None, description="Only the rows whose column `split` says so (train, validation, test), as prepare writes it"
-    )
+    split: str | None = Field(None, description="Only rows whose column `split` (as prepare writes it) says so")
     limit: int | None = Field(None, ge=1, description="Use only so many reports (a seeded choice)")
     name: str | None = Field(None, description="How tables name this source")
 

@@ -69,12 +69,6 @@ def build_items(task: str, inputs: Inputs) -> Built:
     return Built(drafts, len({d.item.study_id for d in drafts}), left_out, _versions(inputs.reports, systems))
 
 
-def build_session(task: str, inputs: Inputs, store: Store, overlap: float = 1.0) -> tuple[Session, Built]:
-    """A session on :func:`build_items`, with its judgements in ``store``."""
-    built = build_items(task, inputs)
-    return open_session(task, inputs, built, store, overlap), built
-
-
 def open_session(task: str, inputs: Inputs, built: Built, store: Store, overlap: float = 1.0) -> Session:
     """A session on items that are built, with its judgements in ``store``."""
     return Session(

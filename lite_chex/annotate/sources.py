@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lite_chex.data.labels import id_column_beside, label_id_column, read_labels
+from lite_chex.data.labels import id_column_beside, label_id_column, read_labels, unlabelled_rows
 from lite_chex.data.readers import id_text, iter_reports
 from lite_chex.data.records import LabelTable, Report
 from lite_chex.data.tables import Table
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP, Certainty, FindingSet, LabelArray
-from lite_chex.labelers.runner import probability_header, sidecar
+from lite_chex.labelers.runner import probability_header
 
 REWARD_COLUMN = "reward"
 
@@ -107,7 +107,8 @@ def load_system(spec: str, findings: FindingSet, reports_id: str) -> System:
     table = read_labels(path, findings, id_column)
     probabilities, rewards = _extra_columns(path, findings, id_column)
     version = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return System(name, table, probabilities, rewards, _failed(path), version)
+    failed = frozenset(table.ids[i] for i in unlabelled_rows(path, table))
+    return System(name, table, probabilities, rewards, failed, version)
 
 
 def load_systems(specs: list[str], findings: FindingSet, reports: list[Report], reports_id: str) -> list[System]:
@@ -167,13 +168,3 @@ def _number(cell: object) -> float | None:
     except ValueError:
         return None
     return number if np.isfinite(number) else None
-
-
-def _failed(path: Path) -> frozenset[str]:
-    """Ids in the errors file that a labelling run wrote beside its output."""
-    errors = sidecar(path, "errors")
-    if not errors.exists():
-        return frozenset()
-    table = Table(errors)
-    ids = [name for name in table.columns if name not in ("row", "reason")] or ["row"]
-    return frozenset(id_text(row.cells[0]) for row in table.rows(ids[:1]))

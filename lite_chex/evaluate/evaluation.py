@@ -252,7 +252,9 @@ def evaluate(
     if lengths is not None:
         parts = [_Part(confusion(codes[:, bins == b]), drawn.confusion[:, b]) for b in range(len(LENGTH_BINS))]
     reports_in_bin = np.bincount(bins, minlength=groups)
-    notes = [*(notes or []), *_unscored_reports(int((~scored).sum()))]
+    notes = list(notes or [])
+    if n := int((~scored).sum()):
+        notes.append(f"{n:,} gold {'row has' if n == 1 else 'rows have'} no cell to score: in no count.")
     return _assemble(
         chosen, findings, list(systems), codes, whole, parts, reports_in_bin, drawn.perfect.sum(axis=1), seed, notes
     )
@@ -328,12 +330,6 @@ def _assemble(
         left_out=int(emptied.any(axis=(1, 2)).sum()),
         notes=[*notes, *_empty_findings(findings, finding_support)],
     )
-
-
-def _unscored_reports(n: int) -> list[str]:
-    if not n:
-        return []
-    return [f"{n:,} gold {'row has' if n == 1 else 'rows have'} no cell to score: in no count."]
 
 
 def _empty_findings(findings: FindingSet, support: npt.NDArray[np.integer]) -> list[str]:

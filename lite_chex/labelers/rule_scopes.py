@@ -181,7 +181,7 @@ class Clause:
             if kind is Kind.PSEUDO:
                 unchanged = "chang" in self.text[other.start : other.end]  # "no change in the opacities or effusion"
                 break
-            if kind is Kind.NEGATION and self.cut(other.start, end, denial=True):
+            if kind is Kind.NEGATION and self.cut(other.start, item.start, denial=True):
                 break
             if kind is Kind.NEGATION or (kind is Kind.REMOVAL and vocabulary.SD in item.names):
                 return Certainty.NEGATIVE, other

@@ -13,7 +13,7 @@ from annotation_samples import HOSTILE, REPORTS, RIGHT, WRONG, Files, words, wri
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lite_chex.annotate.build import Inputs, build_items, build_session
+from lite_chex.annotate.build import Inputs, build_items, open_session
 from lite_chex.annotate.evidence import Evidence
 from lite_chex.annotate.items import entropy
 from lite_chex.annotate.session import Refused, Session
@@ -29,7 +29,8 @@ def inputs(files: Files, **more: Any) -> Inputs:
 
 
 def start(files: Files, task: str = "compare", overlap: float = 1.0, **more: Any) -> Session:
-    return build_session(task, inputs(files, **more), Store(files.folder / "j.sqlite"), overlap)[0]
+    chosen = inputs(files, **more)
+    return open_session(task, chosen, build_items(task, chosen), Store(files.folder / "j.sqlite"), overlap)
 
 
 def judge(session: Session, annotator: str, item: dict[str, Any], verdict: str = "left", **more: Any) -> dict[str, Any]:

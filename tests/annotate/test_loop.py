@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import lite_chex.cli  # noqa: F401  (registers the commands)
-from lite_chex.annotate.build import build_session
+from lite_chex.annotate.build import build_items, open_session
 from lite_chex.annotate.loop import PEOPLE_FILE, Round, before_and_after, build_study, open_round, progress, retrain
 from lite_chex.annotate.store import Store
 from lite_chex.cli.app import app
@@ -38,7 +38,7 @@ def judge(round_: Round, verdict: str | None = None, limit: int = COUNT) -> None
     """An expert who knows the generator's gold prefers the answer with fewer wrong cells, left in a draw."""
     known = gold()
     with Store(round_.store) as store:
-        session, _ = build_session("compare", round_.inputs(), store)
+        session = open_session("compare", round_.inputs(), build_items("compare", round_.inputs()), store)
         item = session.next("Ann")["item"]
         for _ in range(limit):
             right = [["positive", "negative", "uncertain", "absent"][v] for v in known[item["study_id"]]]
