@@ -105,7 +105,12 @@ class Table:
         if delimiter and all(map(_is_name, names[0].split(delimiter))):
             return f"its columns are separated by {_DELIMITERS[delimiter]}: save it with commas"
         if not self.headed:
-            return f"its {len(names)} columns have no usual names: the file may have no header line"
+            count = (
+                "its only column has no usual name"
+                if len(names) == 1
+                else f"its {len(names)} columns have no usual names"
+            )
+            return f"{count}: the file may have no header line"
         return f"its columns are {', '.join(names)}"
 
     def require(self, *names: str) -> None:
