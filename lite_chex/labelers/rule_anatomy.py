@@ -15,7 +15,7 @@ _JOINED = re.compile(
     rf"not)\b)[a-z]+\s+){{0,2}}$"
 )
 _BARE = ("cardiac", "mediastinal", "pleural", "hilar", "atrial", "bony", "osseous")
-_BARE_NEXT = re.compile(r"\s*(?:$|[,./&:;]|(?:and|or|is|are|appears?|xxx\w*)\b)")
+_BARE_NEXT = re.compile(r"\s*(?:$|[,./&:;]|(?:and|or|is|are|appears?|xxx\w*|normal (?:in )?(?:width|size))\b)")
 _ATTRIBUTE_GAP = re.compile(
     r"^\s*(?:(?:in|of|the|size|and (?:configuration|contour|shape)|contour|caliber|appearance|appearing|"
     r"overall|sized|for|"
@@ -187,7 +187,7 @@ def _implied(clause: Clause, subject: Item, states: list[int]) -> list[Statement
                 statements.append(Statement(findings[0], Certainty.NEGATIVE, start, end, cue))
             continue
         for finding in findings:
-            if word == "normal":
+            if word == "normal" or (word == "clear" and name != "heart"):
                 statements.append(Statement(finding, Certainty.NEGATIVE, start, end, cue))
             elif word == "borderline":
                 statements.append(Statement(finding, Certainty.UNCERTAIN, start, end, cue))

@@ -176,6 +176,7 @@ UNCERTAIN: Sequence[str] = (
     r"query",
     r"suggest(?:s|ing|ed|ive|ion|ions)?(?: of)?",
     r"indicative of",
+    r"most typical (?:of|for)",
     r"differential (?:diagnos[ei]s )?(?:would |could |includes?|considerations?|diagnos[ei]s)?",
     r"(?:primary |diagnostic )?considerations? (?:include|are|would)?",
     r"equivocal",

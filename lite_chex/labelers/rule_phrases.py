@@ -36,6 +36,8 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"(?:widen|enlarge|prominen)\w+ (?:of )?(?:the )?(?:superior |"
         r"upper )?(?:cardio ?)?mediast\w+(?: silhouette| contours?)?",
         r"enlarged cardio ?mediast\w+",
+        r"prominen(?:t|ce)(?: of)?(?: the)? soft tissue(?: densit\w+)? (?:in|of) (?:the )?(?:superior |"
+        r"upper )?mediastinum",
         r"wide mediastinum",
     ),
     CM: (
@@ -79,6 +81,9 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"metasta\w+",
         r"carcinoma\w*",
         r"lung cancer",
+        r"aspergilloma\w*",
+        r"mycetoma\w*",
+        r"fungus ball",
         r"scar carcinoma",
         r"cavit(?:y|ies|ary|ation|ations|ating) ?(?:lesions?|mass(?:es)?)?",
         r"lesions?",
@@ -252,7 +257,7 @@ NOT_FINDINGS: Sequence[str] = (
 
 OTHER_PHRASES: Sequence[str] = (
     r"(?:prior|previous|old|remote|healed) (?:\w+ )?(?:(?:infecti|tuberculo|pneumonia)\w*|tb)",
-    r"(?:lucent|sclerotic|lytic|blastic) (?:\w+ )?(?:lesions?|densit\w+)",
+    r"(?:lucent|sclerotic|lytic|blastic|destructive) (?:\w+ )?(?:lesions?|densit\w+)",
     _CALCIFIED,
     r"aspiration",
     r"(?:pulmonary |alveolar )?hemorrhage",

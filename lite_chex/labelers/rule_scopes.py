@@ -168,7 +168,7 @@ class Clause:
                 continue
             kind = other.kind
             end = cause if kind is Kind.UNCERTAIN and other.end <= cause else item.start
-            if self.cut(other.end, end):
+            if self.cut(other.end, end) and not self._of_the_whole(other):
                 if cause < item.start:
                     continue
                 break
@@ -202,6 +202,10 @@ class Clause:
             doubt = doubt or after
         doubt = doubt or (None if unchanged else self._alternative(index)) or self._masked(index)
         return (Certainty.UNCERTAIN, doubt) if doubt else (Certainty.POSITIVE, None)
+
+    def _of_the_whole(self, cue: Item) -> bool:
+        """ "In the appropriate setting, this is compatible with ...": the condition holds for all that follows."""
+        return cue.kind in (Kind.UNCERTAIN, Kind.UNCERTAIN_AFTER) and self.text.startswith("in the", cue.start)
 
     def _cause(self, item: Item) -> int:
         """Where the cause ends whose consequence the mention is ("suspected mass with obstructive atelectasis"): doubt

@@ -21,7 +21,7 @@ _PLEURAL_PLACE = re.compile(r"\bpleural (?:space|sinus|surface|recess|reflection
 _PLEURA_BEFORE = re.compile(
     r"\bpleura\w* \w+,? (?:or|and|nor|and/or|versus|vs) $"
     r"|^pleurae?: (?:no )?(?:\w+ (?:or|and) )?$"
-    r"|\bpleura\w* (?:opacit|densit|abnormalit)\w+,? (?:\w+ ){0,5}?(?:with|represents?|reflects?|suggests?|of|to) $"
+    r"|\bpleura\w* (?:opacit|densit|abnormalit)\w+,? (?:\w+ ){0,9}?(?:with|represents?|reflects?|suggests?|of|to) $"
 )
 _PLEURAL_SCAR = re.compile(
     r"\bpleural (?:effusions?|fluid) (?:or|and/or|versus|vs) scar\w*\b"
@@ -35,6 +35,16 @@ _NOT_IN_LUNG = re.compile(
     r"\b(?:represents?|reflects?|suggest\w*|consistent|compatible|due|secondary|likely|probably|are|is|from|xxx+)\b[^.]*?"
     r"\b(?:stents?|clips?|leads?|wires?|hernia|bone island|callus|(?:healing|healed|old) (?:\w+ )?fracture|"
     r"(?:annular|valv\w+|arter\w+|costal cartilage) calcifications?)"
+)
+_IN_MEDIASTINUM = re.compile(r"^(?:(?!\b(?:lung|lobe|and|with)\b)[^.;]){0,60}?\bin the (?:\w+ )?mediastinum\b")
+_NIPPLES = re.compile(
+    r"^(?:(?!\b(?:likely|probabl\w+|possibl\w+|may|might|could|suggest\w*|xxx+|or|versus)\b)[^.;]){0,80}?"
+    r"\b(?:with|represents?|reflects?|are|is|to) (?:(?:the|bilateral|overlying|prominent) )*nipple"
+)
+# "rib deformity from an old injury": the guideline leaves open whether it was a fracture
+_OLD_INJURY = re.compile(
+    r"^(?=.*\b(?:ribs?|clavic\w+|humer\w+|scapula\w*|stern(?:al|um))\b).*(?:\bhealing deformit|"
+    r"(?<!no )(?<!without )\b(?:old|remote|prior|previous|healed) (?:injur\w+|trauma|xxx+))"
 )
 _ARTIFACT = re.compile(r"^(?!.*\b(?:or|versus|vs)\b).*\b(?:skin fold|artifact\w*)")
 _BONY_SITE = re.compile(
@@ -102,6 +112,13 @@ def _refine(text: str, statements: list[Statement]) -> list[Statement]:
             continue
         if s.finding == vocabulary.LO and s.word == "densi" and _NOT_IN_LUNG.match(text[s.end :]):
             s = replace(s, finding=vocabulary.OTHER)
+        if s.finding == vocabulary.LO and _IN_MEDIASTINUM.match(text[s.end :]):
+            s = replace(s, finding=vocabulary.OTHER)
+        if s.finding in (vocabulary.LO, vocabulary.LL) and _NIPPLES.match(text[s.end :]):
+            continue
+        deformed = s.finding == vocabulary.OTHER and s.word == "defor" and s.certainty is not Certainty.NEGATIVE
+        if deformed and _OLD_INJURY.match(text):
+            s = replace(s, finding=vocabulary.FX, certainty=Certainty.UNCERTAIN)
         if s.finding == vocabulary.FX and (_BROKEN.search(text) or (_HARDWARE.search(text) and not _BONE.search(text))):
             continue
         if (

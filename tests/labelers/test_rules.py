@@ -239,6 +239,14 @@ HEDGES = [
     ("Nipple shadow versus nodule.", "LL:u"),
     ("The opacity is believed to reflect atelectasis.", "LO:p AT:u"),
     ("Pneumonia cannot be entirely excluded behind the opacity.", "PN:u LO:p"),
+    ("Dense consolidation, appearance most typical for pneumonia.", "CO:p PN:u"),
+    ("Airspace disease. In the appropriate clinical setting, this is compatible with pneumonia.", "LO:p PN:u"),
+    ("In the right clinical context this would represent infection; there is cardiomegaly.", "CM:p PN:u"),
+    ("Healing deformity of the left 5th rib is possible.", "FX:u"),
+    ("Deformity of the right clavicle related to remote injury.", "FX:u"),
+    ("Contour deformity of the 7th rib, suggestive of old trauma.", "FX:u"),
+    ("Rib deformities without old injury.", ""),
+    ("Right pleural opacity along the lower lateral chest wall compatible with thickening or effusion.", "PE:u PO:u"),
 ]
 ANATOMY = [
     ("Normal heart size is stable.", "CM:n"),
@@ -302,6 +310,9 @@ ANATOMY = [
     ("Heart size is difficult to assess but appears mildly enlarged.", "CM:p"),
     ("Heart size is normal but large left effusion.", "CM:n PE:p"),
     ("The heart is non-enlarged.", "CM:n"),
+    ("Mediastinal normal width.", "EC:n"),
+    ("The cardiomediastinal silhouette is clear.", "EC:n CM:n"),
+    ("Lungs and mediastinum are clear.", "EC:n LO:n"),
 ]
 VOCABULARY = [
     ("Density in the left lower lobe and bullet fragments.", "LO:p"),
@@ -396,6 +407,14 @@ VOCABULARY = [
     ("The pleura is thickened.", "PO:p"),
     ("Fluid is tracking into the fissure.", "PE:p"),
     ("Old TB.", ""),
+    ("Suspected aspergilloma in the left upper lobe.", "LL:u"),
+    ("Bones without fracture or destructive lesion.", "FX:n"),
+    ("An opacity is seen above the heart, in the anterior mediastinum.", ""),
+    ("Density in the lower lobe in front of the posterior mediastinum.", "LO:p"),
+    ("Prominence of soft tissue in the upper mediastinum.", "EC:p"),
+    ("Nodular densities over the lower ribs are consistent with nipple shadows.", ""),
+    ("Nodular opacity, likely a nipple shadow.", "LO:p"),
+    ("Nodule consistent with a metastasis or nipple shadow.", "LL:p"),
 ]
 RESOLUTION = [
     ("Resolved effusion with associated atelectasis.", "PE:n AT:p"),
