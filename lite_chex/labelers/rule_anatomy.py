@@ -17,7 +17,7 @@ _JOINED = re.compile(
 _BARE = ("cardiac", "mediastinal", "pleural", "hilar", "atrial", "bony", "osseous")
 _BARE_NEXT = re.compile(r"\s*(?:$|[,./&:;]|(?:and|or|is|are|appears?|xxx\w*|normal (?:in )?(?:width|size))\b)")
 _ATTRIBUTE_GAP = re.compile(
-    r"^\s*(?:(?:in|of|the|size|and (?:configuration|contour|shape)|contour|caliber|appearance|appearing|"
+    r"^\s*(?:(?:in|of|the|size(?: and)?|and (?:configuration|contour|shape)|contour|caliber|appearance|appearing|"
     r"overall|sized|for|"
     r"transverse|stable|shape|left|right|bilateral|hyperexpanded|hyperinflated|both)\s*)*$"
 )

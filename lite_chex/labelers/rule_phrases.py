@@ -247,7 +247,7 @@ NOT_FINDINGS: Sequence[str] = (
     r"port(?:able|ion)\w*",
     r"lead to",
     r"heart and lungs have xxx\w* xxx\w*",
-    r"soft tissue edema",
+    r"(?:soft tissue|subglottic|laryngeal|peripheral|pedal|cerebral|marrow) edema",
     r"(?:respiratory|renal|kidney|liver|hepatic|treatment|hardware) failure",
     r"breast prosthes[ie]s",
     r"breast implants?",

@@ -47,7 +47,7 @@ _LOOKALIKE = re.compile(
 )
 _ENDS = re.compile(r"(?<!for)(?<!of)(?<!about)\s*(?:$|[,.;])")
 _MASKED = re.compile(
-    r"(?:,|opacit\w+|densit\w+|disease)\s*(xxx+)\s+(?:(?:a|the|subsegmental|focal|mild|minimal|linear|basilar|bibasilar|"
+    r"(?:,|opacit\w+|densit\w+|disease)\s*(xxx+)\s+(?:(?:a|the|combination|chronic|subsegmental|focal|mild|minimal|linear|basilar|bibasilar|"
     r"discoid|platelike|small|of|residual|passive|compressive|some|early|developing|associated)\s+){0,3}$"
 )
 _OLD_FILM = re.compile(
@@ -228,6 +228,8 @@ class Clause:
 
     def _reaches(self, cue: Item, end: int) -> bool:
         between = self.text[cue.end : end]
+        if self.text.startswith("borderline", cue.start) and re.search(r"\band\b", between):
+            return False  # "borderline heart size and abnormal interstitial markings"
         if self.text.startswith(_ADJECTIVES, cue.start):
             return "," not in between and not re.search(r"\bwith\b", between)
         return True

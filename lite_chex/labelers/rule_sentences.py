@@ -26,6 +26,7 @@ _PLEURA_BEFORE = re.compile(
 _PLEURAL_SCAR = re.compile(
     r"\bpleural (?:effusions?|fluid) (?:or|and/or|versus|vs) scar\w*\b"
     r"(?! (?:in|at|of) the (?:\w+ ){0,2}(?:lung|lobe|base))"
+    r"|\bpleural thickening (?:\w+ ){0,6}(?:is|represents?|reflects?|to|from) (?:\w+ )?scar"
 )
 # "density overlying the heart, likely a stent"
 _NOT_IN_LUNG = re.compile(
@@ -36,10 +37,13 @@ _NOT_IN_LUNG = re.compile(
     r"\b(?:stents?|clips?|leads?|wires?|hernia|bone island|callus|(?:healing|healed|old) (?:\w+ )?fracture|"
     r"(?:annular|valv\w+|arter\w+|costal cartilage) calcifications?)"
 )
-_IN_MEDIASTINUM = re.compile(r"^(?:(?!\b(?:lung|lobe|and|with)\b)[^.;]){0,60}?\bin the (?:\w+ )?mediastinum\b")
-_NIPPLES = re.compile(
+_IN_MEDIASTINUM = re.compile(
+    r"^(?:(?!\b(?:lung|lobe|and|with)\b)[^.;]){0,60}?\b(?:in|at) the (?:\w+ |base of the )?mediastinum\b"
+)
+_EXPLAINED = re.compile(
     r"^(?:(?!\b(?:likely|probabl\w+|possibl\w+|may|might|could|suggest\w*|xxx+|or|versus)\b)[^.;]){0,80}?"
-    r"\b(?:with|represents?|reflects?|are|is|to) (?:(?:the|bilateral|overlying|prominent) )*nipple"
+    r"\b(?:with|represents?|reflects?|are|is|to) (?:(?:a|the|bilateral|overlying|prominent|large|moderate|small) )*"
+    r"(?:nipple|hiatal hernia)"
 )
 # "rib deformity from an old injury": the guideline leaves open whether it was a fracture
 _OLD_INJURY = re.compile(
@@ -57,8 +61,8 @@ _PARTIAL = re.compile(
 )
 _KIND_OF_FRACTURE = re.compile(r"\b(?:acute|old|healed|healing|chronic|remote|prior)(?= (?:\w+ ){0,3}$)")
 _BROKEN = re.compile(
-    r"\b(?:catheter|wires?|screws?|leads?|rods?|hardware|plate) (?:is |are )?fractur"
-    r"|\bfractured? (?:(?!with\b|and\b|status\b|post\b)\w+ ){0,4}(?:wires?|catheter|screws?|leads?|rods?|sternotomy)\b"
+    r"\b(?:catheter|wires?|screws?|leads?|rods?|hardware|plate) (?:of the (?:\w+ ){1,4})?(?:is |are )?fractur"
+    r"|\bfractured? (?:(?!with\b|and\b|status\b|post\b)\w+ ){0,6}(?:wires?|catheter|screws?|leads?|rods?|sternotomy)\b"
 )
 _HARDWARE = re.compile(r"\b(?:sternotomy|wires?|screws?|catheters?|leads?|hardware|rods?|tubes?|cerclage)\b")
 _BONE = re.compile(
@@ -114,7 +118,7 @@ def _refine(text: str, statements: list[Statement]) -> list[Statement]:
             s = replace(s, finding=vocabulary.OTHER)
         if s.finding == vocabulary.LO and _IN_MEDIASTINUM.match(text[s.end :]):
             s = replace(s, finding=vocabulary.OTHER)
-        if s.finding in (vocabulary.LO, vocabulary.LL) and _NIPPLES.match(text[s.end :]):
+        if s.finding in (vocabulary.LO, vocabulary.LL) and _EXPLAINED.match(text[s.end :]):
             continue
         deformed = s.finding == vocabulary.OTHER and s.word == "defor" and s.certainty is not Certainty.NEGATIVE
         if deformed and _OLD_INJURY.match(text):

@@ -247,6 +247,11 @@ HEDGES = [
     ("Contour deformity of the 7th rib, suggestive of old trauma.", "FX:u"),
     ("Rib deformities without old injury.", ""),
     ("Right pleural opacity along the lower lateral chest wall compatible with thickening or effusion.", "PE:u PO:u"),
+    ("Findings concerning for fibrosis in the bases.", "LO:u"),
+    ("Concerning findings for fibrosis in the bases.", "LO:u"),
+    ("Borderline heart size and abnormal interstitial pattern.", "CM:u LO:p"),
+    ("Costophrenic angles are blunted, XXXX corresponding to small pleural effusions.", "PE:u"),
+    ("Basilar opacities, XXXX chronic atelectasis.", "LO:p AT:u"),
 ]
 ANATOMY = [
     ("Normal heart size is stable.", "CM:n"),
@@ -313,6 +318,10 @@ ANATOMY = [
     ("Mediastinal normal width.", "EC:n"),
     ("The cardiomediastinal silhouette is clear.", "EC:n CM:n"),
     ("Lungs and mediastinum are clear.", "EC:n LO:n"),
+    ("The mediastinal and hilar lymph nodes are less prominent than before.", ""),
+    ("Mediastinal contours are maintained.", "EC:n"),
+    ("Normal size and mediastinal contours.", "EC:n"),
+    ("Borderline heart size and mediastinal contours.", "EC:u CM:u"),
 ]
 VOCABULARY = [
     ("Density in the left lower lobe and bullet fragments.", "LO:p"),
@@ -415,6 +424,13 @@ VOCABULARY = [
     ("Nodular densities over the lower ribs are consistent with nipple shadows.", ""),
     ("Nodular opacity, likely a nipple shadow.", "LO:p"),
     ("Nodule consistent with a metastasis or nipple shadow.", "LL:p"),
+    ("The lateral screw of the clavicle plate is fractured.", "SD:p"),
+    ("A plate, with fracture of the most lateral fixation screw.", "SD:p"),
+    ("Opacity at the base of the mediastinum, which is a hernia.", ""),
+    ("Retrocardiac density compatible with hiatal hernia.", ""),
+    ("Retrocardiac opacity suggestive of a hiatal hernia.", "LO:p"),
+    ("No subglottic edema.", ""),
+    ("Pleural thickening at the apex represents scarring.", "PO:p"),
 ]
 RESOLUTION = [
     ("Resolved effusion with associated atelectasis.", "PE:n AT:p"),
