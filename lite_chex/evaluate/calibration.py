@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lite_chex.evaluate import bootstrap as boot
-from lite_chex.evaluate.evaluation import Estimate
 from lite_chex.evaluate.inputs import EvalInput
 from lite_chex.evaluate.protocols import protocol_named
+from lite_chex.evaluate.results import Estimate
 from lite_chex.evaluate.tables import Cell, Table, estimate_cell, number
 from lite_chex.findings import SKIP, Certainty
 

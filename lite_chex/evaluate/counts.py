@@ -23,6 +23,7 @@ GOLDS = len(Certainty)
 UNREADABLE = len(Certainty)
 ANSWERS = len(Certainty) + 1
 NOT_SCORED = GOLDS * ANSWERS
+ERROR_KINDS = ("missed", "hallucinated", "wrong_certainty", "format")
 
 
 def to_presence(labels: LabelArray) -> LabelArray:

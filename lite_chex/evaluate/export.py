@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lite_chex.data.files import atomic_path
-from lite_chex.evaluate.evaluation import Estimate, Evaluation, SystemResult
+from lite_chex.evaluate.results import Estimate, Evaluation, SystemResult
 from lite_chex.evaluate.tables import BEST, TIED, WEAK, Cell, Table
 
 

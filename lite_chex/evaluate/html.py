@@ -7,7 +7,7 @@ from html import escape
 
 from lite_chex.evaluate import plots
 from lite_chex.evaluate.calibration import Calibration
-from lite_chex.evaluate.evaluation import Evaluation
+from lite_chex.evaluate.results import Evaluation
 from lite_chex.evaluate.tables import BEST, TIED, Cell, Table, basis
 
 _STYLE = """

@@ -18,10 +18,11 @@ from lite_chex.data.readers import ID_COLUMNS, ROW_ID, count_rows, id_column_of,
 from lite_chex.data.records import LabelTable
 from lite_chex.data.tables import Table
 from lite_chex.errors import UserError
-from lite_chex.evaluate.evaluation import Evaluation, evaluate
+from lite_chex.evaluate.evaluation import evaluate
 from lite_chex.evaluate.label_columns import read_label_file
 from lite_chex.evaluate.lengths import count_tokens
 from lite_chex.evaluate.protocols import protocol_named
+from lite_chex.evaluate.results import Evaluation
 from lite_chex.evaluate.tables import plural
 from lite_chex.findings import CERTAINTY_WORDS, Certainty, FindingSet, LabelArray
 

@@ -11,13 +11,13 @@ from rich.text import Text
 
 from lite_chex.errors import UserError
 from lite_chex.evaluate.calibration import calibration_table, calibrations
-from lite_chex.evaluate.evaluation import Evaluation
 from lite_chex.evaluate.export import csv_text, json_text, latex_text, markdown_text, to_json, write_text
 from lite_chex.evaluate.inputs import EvalInput
 from lite_chex.evaluate.published import published_tables
 from lite_chex.evaluate.reader_study import ReaderStudy
 from lite_chex.evaluate.reader_tables import reader_study_json, reader_tables
 from lite_chex.evaluate.render import render_notes, render_table
+from lite_chex.evaluate.results import Evaluation
 from lite_chex.evaluate.tables import Table, all_tables, overall_table
 from lite_chex.evaluate.worst import print_texts, worst_table
 

@@ -12,9 +12,9 @@ import numpy as np
 from lite_chex.errors import UserError
 from lite_chex.evaluate.calibration import Calibration
 from lite_chex.evaluate.counts import ANSWERS
-from lite_chex.evaluate.evaluation import Estimate, Evaluation
 from lite_chex.evaluate.lengths import LENGTH_BINS
 from lite_chex.evaluate.protocols import MIN_SUPPORT
+from lite_chex.evaluate.results import Estimate, Evaluation
 from lite_chex.findings import CERTAINTY_WORDS
 
 if TYPE_CHECKING:

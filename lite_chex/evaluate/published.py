@@ -5,7 +5,7 @@ Copied as they are printed in the preprint 202504.1668 (MIMIC-500).
 
 from __future__ import annotations
 
-from lite_chex.evaluate.evaluation import Evaluation
+from lite_chex.evaluate.results import Evaluation
 from lite_chex.evaluate.tables import UNDEFINED, Cell, Table, number, percent
 
 SYSTEMS = ("CheXpert labeler", "CheXbert", "CheX-GPT", "GPT-4", "CheX-LLM")

@@ -19,7 +19,8 @@ from lite_chex.data.readers import id_text
 from lite_chex.data.tables import Table
 from lite_chex.errors import UserError
 from lite_chex.evaluate import bootstrap as boot
-from lite_chex.evaluate.evaluation import ERROR_KINDS, Estimate
+from lite_chex.evaluate.counts import ERROR_KINDS
+from lite_chex.evaluate.results import Estimate
 
 NAMES = {"reader": ("reader", "annotator"), "study_id": ("study_id",), "system": ("system", "version", "model")}
 MOST = 3

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from lite_chex.evaluate.evaluation import ERROR_KINDS, Estimate
+from lite_chex.evaluate.counts import ERROR_KINDS
 from lite_chex.evaluate.reader_study import MOST, ReaderFigures, ReaderStudy
+from lite_chex.evaluate.results import Estimate
 from lite_chex.evaluate.tables import MINUS, Cell, Table, estimate_cell, number, plural, signed, span
 
 

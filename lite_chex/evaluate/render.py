@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from lite_chex.evaluate.evaluation import Evaluation
+from lite_chex.evaluate.results import Evaluation
 from lite_chex.evaluate.tables import Cell, Table, all_tables, marked
 
 _DIVIDER = 1

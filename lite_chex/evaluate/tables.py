@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from lite_chex.evaluate.evaluation import ERROR_KINDS, Estimate, Evaluation, SystemResult
+from lite_chex.evaluate.counts import ERROR_KINDS
 from lite_chex.evaluate.lengths import LENGTH_BINS
 from lite_chex.evaluate.protocols import MIN_SUPPORT
+from lite_chex.evaluate.results import Estimate, Evaluation, SystemResult
 
 MINUS = "\u2212"
 BEST, TIED, WEAK = "*", "=", "†"
