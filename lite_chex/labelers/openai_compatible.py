@@ -42,6 +42,8 @@ CHARACTERS_PER_TOKEN = 4
 UNREADABLE = "the server's answer is not the JSON that was asked for"
 ASK_AGAIN = 2
 """How often an unreadable answer is asked for again."""
+TRIAL_REPORT = "The lungs are clear."
+"""Nobody's, and readable for any model: whether a server refuses this one too tells what is wrong."""
 _REFUSES_SCHEMA = re.compile(r"response_format|json_schema|structured_outputs|grammar", re.I)
 
 
@@ -163,8 +165,8 @@ class OpenAILabeler:
         """Label a batch.
 
         Raises:
-            UserError: if the server cannot be reached, refuses the key or the model, or answers no
-                request of the batch: then something other than the reports is wrong.
+            UserError: if the server cannot be reached, refuses the key or the model, or refuses every request
+                of the batch and a made-up report too: then something other than the reports is wrong.
         """
         batch, stopped = self.label_some(reports)
         if stopped:
@@ -176,12 +178,21 @@ class OpenAILabeler:
         answers, stopped = self._answers(reports)
         refused = [a for a in answers if isinstance(a, _Refused)]
         if refused and len(refused) == len(answers) and not all(r.too_long for r in refused):
-            answers = []
-            stopped = stopped or UserError(
-                f"{self.url}: the server refused every request of a batch (HTTP {refused[0].status}); "
-                "it must serve chat completions. Run again to go on"
-            )
+            stopped = stopped or self._tried()
+            answers = [] if stopped else answers
         return self._batch(answers), stopped
+
+    def _tried(self) -> BaseException | None:
+        """What ends the run where the server refuses a made-up report too; None where it takes that one: then those
+        of the batch, which may be one alone, are to blame."""
+        answers, stopped = self._answers([TRIAL_REPORT])
+        for answer in answers:
+            if isinstance(answer, _Refused):
+                return UserError(
+                    f"{self.url}: the server refused every request of a batch (HTTP {answer.status}); "
+                    "it must serve chat completions. Run again to go on"
+                )
+        return stopped
 
     def _answers(self, reports: Sequence[str]) -> tuple[list[_Answer], BaseException | None]:
         stopped: BaseException | None = None

@@ -48,8 +48,9 @@ TOO_LONG = [
 
 
 class Server(ThreadingHTTPServer):
-    """busy: how often to answer 429 before anything else. busy_at: the report that always gets one. seen / at_once:
-    what came in. interrupt_at: the request that brings this process a Ctrl-C.
+    """busy: how often to answer 429 before anything else. busy_at: the report that always gets one. broken_after: as
+    many requests are answered, 500 is all that others get. seen / at_once: what came in. interrupt_at: the request
+    that brings this process a Ctrl-C.
 
     schemas: "enforced"; "refused" as by servers that know no response_format; or "ignored", as by transformers serve,
     whose model then talks around its answer, and gives none at first where the report says "chatty".
@@ -57,6 +58,7 @@ class Server(ThreadingHTTPServer):
 
     busy = 0
     busy_at: str | None = None
+    broken_after = 1 << 60
     interrupt_at = 0
     schemas = "enforced"
     seen: Counter[str]
@@ -103,6 +105,9 @@ class Handler(BaseHTTPRequestHandler):
             self.server.seen[report] += 1
             if self.server.seen.total() == self.server.interrupt_at:
                 os.kill(os.getpid(), signal.SIGINT)
+            broken = self.server.seen.total() > self.server.broken_after
+        if broken:
+            return 500, {"error": {"message": "out of order"}}
         if len(report) > 300:
             return 400, {"error": TOO_LONG[len(report) % 3]}
         if "poison" in report:
@@ -236,6 +241,34 @@ def test_bad_answers_are_error_rows_without_report_text(server: Server, tmp_path
     assert server.seen.total() == seen
 
 
+def long_report(impression: str) -> str:
+    """Too long for the server as a whole, not on its sections."""
+    return f"HISTORY: {'by bus ' * 60}\nFINDINGS: edema\nIMPRESSION: {impression}"
+
+
+def test_a_report_that_is_refused_whole_and_on_its_sections_is_an_error_row(server: Server, tmp_path: Path) -> None:
+    reports, output = tmp_path / "r.jsonl", tmp_path / "out.csv"
+    # The last one is alone in its batch.
+    texts = ["edema", "no fracture", long_report("poison"), "fracture", "poison"]
+    reports.write_text("".join(json.dumps({"id": i, "report": t}) + "\n" for i, t in enumerate(texts)))
+    label_file(labeler(server, retries=0), reports, output, chunk_size=4, console=Console(file=StringIO()))
+    assert output.read_text().splitlines()[1:] == ["0,1.0,,", "1,,0.0,", "2,,,", "3,,1.0,", "4,,,"]
+    assert Path(f"{output}.errors.csv").read_text().splitlines()[1:] == [
+        "2,2,the server refused this report (HTTP 500)",
+        "4,4,the server refused this report (HTTP 500)",
+    ]
+
+
+def test_a_server_that_breaks_at_the_sections_of_a_report_stops_the_run(server: Server, tmp_path: Path) -> None:
+    reports, output = tmp_path / "r.jsonl", tmp_path / "out.csv"
+    texts = ["edema", "no fracture", long_report("small"), "fracture"]
+    reports.write_text("".join(json.dumps({"id": i, "report": t}) + "\n" for i, t in enumerate(texts)))
+    server.broken_after = 4
+    with pytest.raises(UserError, match=r"refused every request of a batch \(HTTP 500\)"):
+        label_file(labeler(server, retries=0), reports, output, console=Console(file=StringIO()))
+    assert output.read_text().splitlines()[1:] == ["0,1.0,,", "1,,0.0,"]
+
+
 def test_ctrl_c_keeps_every_answer_that_was_asked_for(server: Server, tmp_path: Path) -> None:
     reports, output = tmp_path / "r.csv", tmp_path / "out.csv"
     reports.write_text("id,report\n" + "".join(f"{i},edema {i}\n" for i in range(90)))
@@ -262,8 +295,7 @@ def test_a_server_that_gives_up_in_a_batch_costs_no_answer(server: Server, tmp_p
 
 def test_a_stop_at_the_sections_of_a_long_report_costs_no_other_answer(server: Server, tmp_path: Path) -> None:
     reports, output = tmp_path / "r.jsonl", tmp_path / "out.csv"
-    long = f"HISTORY: {'by bus ' * 60}\nFINDINGS: edema\nIMPRESSION: too much"
-    texts = ["edema", "no fracture", long, "fracture"]
+    texts = ["edema", "no fracture", long_report("too much"), "fracture"]
     reports.write_text("".join(json.dumps({"id": i, "report": t}) + "\n" for i, t in enumerate(texts)))
     server.busy_at = "edema\ntoo much"
     with pytest.raises(UserError, match="too many requests"):
@@ -329,8 +361,10 @@ def test_an_answer_is_found_among_other_words() -> None:
 def test_what_is_wrong_for_all_reports_stops_the_run(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match='no model "other"'):
         labeler(server, model="other").label(["edema"])
+    server.broken_after = 0
     with pytest.raises(UserError, match=r"refused every request.*HTTP 500"):
-        labeler(server, retries=0).label(["poison", "poison"])
+        labeler(server, retries=0).label(["edema", "poison"])
+    server.broken_after = 1 << 60
     monkeypatch.setenv("OPENAI_API_KEY", "wrong")
     with pytest.raises(UserError, match=r"refuses the key.*OPENAI_API_KEY"):
         labeler(server).label(["edema"])
