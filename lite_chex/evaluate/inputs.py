@@ -201,7 +201,7 @@ def add_predictions(
 
     Raises:
         UserError: if a file is missing or unreadable, has no id of any source, takes another system's name, or
-            (with several sources) does not tell which source its rows belong to.
+            (with several sources) does not tell which report its rows are of.
     """
     _require_somewhere(id_column, [*(Path(source.reports) for source in sources), *predictions.values()])
     if len(sources) > 1:
@@ -231,17 +231,25 @@ def _add_to_source(data: EvalInput, source: Source, name: str, path: Path, id_co
 def _require_told_apart(
     bundles: Sequence[EvalInput], sources: Sequence[Source], predictions: Mapping[str, Path], id_column: str | None
 ) -> None:
-    """Raise a UserError, with the way out, where a label file's row may belong to more than one source."""
-    ids = [study_id for data in bundles for study_id in data.row_names]
+    """Raise a UserError, with the way out, where a label file's row may be of more than one report.
+
+    The same report in several sources (under another kind of gold) is one report: its row counts in each of them.
+    """
+    # What has no text is the report of its own source alone.
+    texts = [data.texts or [f"source {i}"] * len(data.gold) for i, data in enumerate(bundles)]
+    named = {pair for data, own in zip(bundles, texts, strict=True) for pair in zip(data.row_names, own, strict=True)}
     names = {id_column or source.id_column for source in sources}
     numbered = [
         path
         for path in predictions.values()
         if any(label_id_column(Table(path), _own(path, name)) in (None, ROW_ID) for name in names)
     ]
-    if not numbered and len(set(ids)) == len(ids):
+    if numbered and not _same_rows(bundles, sources, id_column):
+        problem = f"{numbered[0]} has no id column"
+    elif len({study_id for study_id, _ in named}) < len(named):
+        problem = "the test sources have ids in common that are of different reports"
+    else:
         return
-    problem = f"{numbered[0]} has no id column" if numbered else "the test sources have ids in common"
     first = yaml.safe_dump(
         [sources[0].model_dump(exclude_defaults=True)], default_flow_style=True, sort_keys=False, width=math.inf
     ).strip()
@@ -249,6 +257,15 @@ def _require_told_apart(
         f"--pred: {problem}, so its rows could be of any of the recipe's {len(sources)} test sources; keep one, as "
         f"with --set {shlex.quote(f'data.test={first}')}"
     )
+
+
+def _same_rows(bundles: Sequence[EvalInput], sources: Sequence[Source], id_column: str | None) -> bool:
+    """Whether a row's number means the same report in every source."""
+    if len({source.reports for source in sources}) > 1:
+        return False
+    reports = Path(sources[0].reports)
+    ids_in = {id_column_of(reports, _own(reports, id_column or source.id_column)) for source in sources}
+    return ids_in == {ROW_ID} or all(data.row_names == bundles[0].row_names for data in bundles)
 
 
 def _require_somewhere(id_column: str | None, files: Sequence[Path]) -> None:

@@ -21,6 +21,7 @@ from lite_chex.evaluate.inputs import EvalInput, add_predictions
 from lite_chex.evaluate.tables import Cell, Table
 from lite_chex.findings import CHEXPERT14, PAPER13, to_code
 from lite_chex.recipe import Source, load_recipe
+from lite_chex.train.examples import load_source
 
 GOLD = [
     # Edema, Pneumothorax, No Finding (the rest absent)
@@ -164,9 +165,46 @@ def run_sources(folder: Path, ids: dict[str, list[str]]) -> tuple[list[EvalInput
     gold, sources = labels(GOLD[:3]), []
     for name, names in ids.items():
         reports = folder / f"reports_{name}.csv"
-        reports.write_text("study_id,report\n" + "".join(f"{i},made up\n" for i in names))
+        reports.write_text("study_id,report\n" + "".join(f"{i},made up {name}\n" for i in names))
         sources.append(Source(reports=str(reports), labels=str(folder / f"gold_{name}.csv")))
-    return [EvalInput(gold, {"SFT": gold}, PAPER13, ids=names) for names in ids.values()], sources
+    bundles = [
+        EvalInput(gold, {"SFT": gold}, PAPER13, ids=names, texts=[f"made up {name}"] * 3) for name, names in ids.items()
+    ]
+    return bundles, sources
+
+
+def test_predictions_stand_beside_a_run_on_each_test_source_of_the_same_reports(tmp_path):
+    """Four certainties and presence codes of one report file; the codes lack a report that the gold has."""
+    reports, gold, codes = tmp_path / "reports.csv", tmp_path / "gold.csv", tmp_path / "codes.csv"
+    lines = [f"{i},made up {i}\n" for i in IDS]
+    write(gold, labels(GOLD[:3]), IDS[:3])
+    codes.write_text("study_id,Edema\ns1,1\ns2,\n")
+    recipe = load_recipe("tiny-cpu", ["data.findings=paper13"])
+    recipe.data.test = [
+        Source(reports=str(reports), labels=str(gold)),
+        Source(reports=str(reports), labels=str(codes), presence=True),
+    ]
+
+    def found(path: Path) -> list[list[list[int]]]:
+        bundles = []
+        for source in recipe.data.test:
+            e = load_source(source, recipe)
+            ids = [report.study_id for report in e.reports]
+            bundles.append(EvalInput(e.labels, {}, PAPER13, ids=ids, texts=e.texts, protocol=e.protocol))
+        add_predictions(bundles, recipe.data.test, {"p": path})
+        return [data.systems["p"].tolist() for data in bundles]
+
+    reports.write_text("study_id,report\n" + "".join(lines))
+    wanted = [labels(GOLD[:3]).tolist(), labels(GOLD[1:3]).tolist()]
+    assert found(write(tmp_path / "p.csv", labels(GOLD[::-1]), IDS[::-1])) == wanted
+    # Rows without ids are not told apart here: the third of three is s2 of the gold, and nothing of the codes.
+    with pytest.raises(UserError, match=r"p\.csv has no id column, so its rows could be of any"):
+        found(write(tmp_path / "p.csv", labels(GOLD[:3]), None))
+    # But where the reports have none either, a row is of the report in that row.
+    reports.write_text("report\n" + "".join(line.partition(",")[2] for line in lines))
+    write(gold, labels(GOLD[:3]), None)
+    codes.write_text("row,Edema\n1,1\n2,\n")
+    assert found(write(tmp_path / "p.csv", labels(GOLD), None)) == wanted
 
 
 def test_predictions_stand_beside_a_run_on_the_test_sources_whose_ids_they_have(tmp_path):
