@@ -133,7 +133,7 @@ def load_source(source: Source, recipe: Recipe, taken: Set[tuple[str, str]] = fr
     if not reports:
         why = "" if table is None else f" (ids of {source.labels} must match)"
         raise UserError(f"data: no report of {path} has text and labels{why}")
-    reports = [report for report in reports if taken.isdisjoint(report_keys(report))]
+    reports = _chosen(reports, source, recipe.seed, taken)
     if not reports:
         raise UserError(f"data: every report of {path} is left to a later split (data.shared)")
     if table is None:
@@ -148,11 +148,17 @@ def load_source(source: Source, recipe: Recipe, taken: Set[tuple[str, str]] = fr
             labels = findings.consistent(labels)
         labels = np.where(scored[None], labels, SKIP).astype(np.int8)
         name = f"{'presence codes' if source.presence else 'gold'} ({Path(str(source.labels)).name})"
-    examples = Examples(reports, labels, scored, source.presence, source.name or name)
-    if source.limit and source.limit < len(examples):
-        rng = np.random.default_rng([recipe.seed, zlib.crc32(path.name.encode())])
-        examples = examples.subset(sorted(rng.permutation(len(examples))[: source.limit].tolist()))
-    return examples
+    return Examples(reports, labels, scored, source.presence, source.name or name)
+
+
+def _chosen(reports: list[Report], source: Source, seed: int, taken: Set[tuple[str, str]]) -> list[Report]:
+    """The labelled reports of a source that its split has: none of a ``taken`` patient or text, and within its
+    limit."""
+    reports = [report for report in reports if taken.isdisjoint(report_keys(report))]
+    if source.limit is None or source.limit >= len(reports):
+        return reports
+    rng = np.random.default_rng([seed, zlib.crc32(Path(source.reports).name.encode())])
+    return [reports[i] for i in sorted(rng.permutation(len(reports))[: source.limit].tolist())]
 
 
 def load_split(recipe: Recipe, split: str) -> list[Examples]:
@@ -168,10 +174,18 @@ def load_split(recipe: Recipe, split: str) -> list[Examples]:
 
 def left_to_later(recipe: Recipe, split: str) -> set[tuple[str, str]]:
     """Patients and texts of the splits behind ``split`` that it leaves to them; none unless the recipe says so."""
+    taken: set[tuple[str, str]] = set()
     if recipe.data.shared == "refuse":
-        return set()
-    sources = [source for later in SPLITS[SPLITS.index(split) + 1 :] for source in getattr(recipe.data, later)]
-    return {key for s in sources for report in labelled_reports(s, recipe)[0] for key in report_keys(report)}
+        return taken
+    for later in reversed(SPLITS[SPLITS.index(split) + 1 :]):
+        # What a split leaves to one behind it, or beyond its limit, is not in it.
+        taken |= {
+            key
+            for source in getattr(recipe.data, later)
+            for report in _chosen(labelled_reports(source, recipe)[0], source, recipe.seed, taken)
+            for key in report_keys(report)
+        }
+    return taken
 
 
 def check_splits(recipe: Recipe) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import numpy as np
 from lite_chex.data.files import atomic_path
 from lite_chex.data.labels import write_labels
 from lite_chex.data.readers import id_column_of
-from lite_chex.data.records import LabelTable, Report
+from lite_chex.data.records import LabelTable
 from lite_chex.data.splits import check_apart, report_keys
 from lite_chex.errors import UserError
 from lite_chex.labelers.committed import file_digest
@@ -55,8 +55,9 @@ def train_student(recipe: Recipe, console: Console, *, resume: bool = False) -> 
             raise UserError(f"distill.reports: there is no file {source.reports}")
     _check_teacher(recipe)
     check_student_base(section.model_name_or_path)
-    tested = [report for source in recipe.data.test for report in labelled_reports(source, recipe)[0]]
-    check_apart(_reports(sources, left_to_later(recipe, "train")), tested, "distill.reports")
+    if recipe.data.shared == "refuse":
+        tested = [report for source in recipe.data.test for report in labelled_reports(source, recipe)[0]]
+        check_apart((r for source in sources for r in source_reports(source)), tested, "distill.reports")
     files, teacher = _taught(recipe, sources, console)
     stage = Stage(recipe, STUDENT)
     stage.begin(resume)
@@ -102,16 +103,12 @@ def _check_teacher(recipe: Recipe) -> None:
         )
 
 
-def _reports(sources: Sequence[Source], without: Set[tuple[str, str]] = frozenset()) -> Iterator[Report]:
-    for source in sources:
-        yield from (r for r in source_reports(source) if without.isdisjoint(report_keys(r)))
-
-
 def _taught(recipe: Recipe, sources: Sequence[Source], console: Console) -> tuple[list[TaughtFile], str]:
     """Each source's reports with the teacher's labels of them, and what the teacher is called."""
     teacher = recipe.distill.teacher
     folder = recipe.run_dir / "predictions" / "teacher"
-    files = [_report_file(recipe, source, folder) for source in sources]
+    without = left_to_later(recipe, "train")
+    files = [_report_file(recipe, source, folder, without) for source in sources]
     if teacher not in TEACHERS:
         return [TaughtFile(path, Path(teacher), text, id_) for path, text, id_ in files], Path(teacher).name
     name = "rules" if teacher == "rules" else "llm"
@@ -124,13 +121,14 @@ def _taught(recipe: Recipe, sources: Sequence[Source], console: Console) -> tupl
     return taught, labeler.name
 
 
-def _report_file(recipe: Recipe, source: Source, folder: Path) -> tuple[Path, str | None, str | None]:
+def _report_file(
+    recipe: Recipe, source: Source, folder: Path, without: Set[tuple[str, str]]
+) -> tuple[Path, str | None, str | None]:
     """A source's file, text column and id column; where only some reports count, a file of these."""
     path = Path(source.reports)
-    without = left_to_later(recipe, "train")
     if source.limit is None and source.split is None and not without:
         return path, source.text_column, source.id_column
-    rows = list(_reports([source], without))
+    rows = [report for report in source_reports(source) if without.isdisjoint(report_keys(report))]
     id_column = id_column_of(path, source.id_column)
     what = f"{recipe.seed} {source.limit} {source.split} {sorted(without)} {file_digest(path)}"
     digest = hashlib.sha256(what.encode()).hexdigest()[:16]

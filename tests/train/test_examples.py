@@ -139,6 +139,30 @@ def test_what_splits_share_is_refused_or_left_to_the_later_one(tiny_base: Path, 
         load_split(recipe, "train")
 
 
+def test_only_what_is_in_the_later_split_is_left_to_it(tiny_base: Path, tmp_path: Path) -> None:
+    """One file for all: what a later split leaves out itself, for its limit or for a split behind it, stays."""
+    recipe = make_recipe(tiny_base, tmp_path, "data.shared=leave_out")
+    rows = [f"{i},{i // 2},Effusion {'very ' * i}small." for i in range(20)]  # two reports of each patient
+    reports = tmp_path / "reports.csv"
+    reports.write_text("\n".join(["study_id,patient_id,report", *rows]) + "\n")
+    whole = Source(reports=str(reports), labels="rules")
+    recipe.data.train, recipe.data.preference = [whole], []
+    recipe.data.test = [whole.model_copy(update={"limit": 3})]
+    recipe.data.validation = []
+
+    def patients(split: str) -> list[str | None]:
+        return [r.patient_id for part in load_split(recipe, split) for r in part.reports]
+
+    tested = set(patients("test"))
+    everyone = [str(i // 2) for i in range(20)]
+    assert patients("train") == [p for p in everyone if p not in tested]
+    recipe.data.validation = [whole.model_copy(update={"limit": 4})]
+    validated = patients("validation")
+    assert len(validated) == 4
+    assert tested.isdisjoint(validated)
+    assert patients("train") == [p for p in everyone if p not in tested | set(validated)]
+
+
 def test_ids_that_do_not_meet(tiny_base, tmp_path) -> None:  # type: ignore[no-untyped-def]
     recipe = make_recipe(tiny_base, tmp_path)
     source = recipe.data.test[0]

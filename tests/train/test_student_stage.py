@@ -17,6 +17,7 @@ from lite_chex.data.labels import read_labels
 from lite_chex.errors import UserError
 from lite_chex.labelers.rules import RuleLabeler
 from lite_chex.recipe import Recipe, load_recipe, shipped
+from lite_chex.train.examples import load_split
 from lite_chex.train.student import train_student
 
 SAMPLES = shipped("data_samples")
@@ -81,6 +82,16 @@ def test_the_teachers_labels_are_made_once(tmp_path: Path) -> None:
     said = StringIO()
     train_student(small(tmp_path, "distill.learning_rate=1e-4"), Console(file=said, width=200))
     assert "40 rows are done, complete already" in said.getvalue()
+
+
+def test_reports_of_the_tests_file_teach_where_they_are_beyond_its_limit(tmp_path: Path) -> None:
+    reports = f"distill.reports=[{{reports: {SAMPLES / 'reports_test.csv'}}}]"
+    recipe = small(tmp_path, "data.shared=leave_out", "distill.num_train_epochs=0.02", reports)
+    train_student(recipe, QUIET)
+    (labels,) = (recipe.run_dir / "predictions" / "teacher").glob("*.csv")
+    taught = set(read_labels(labels, recipe.findings).ids)
+    assert len(taught) > 500
+    assert taught.isdisjoint(r.study_id for part in load_split(recipe, "test") for r in part.reports)
 
 
 def test_a_label_file_teaches_what_it_says(tmp_path: Path) -> None:
