@@ -168,8 +168,6 @@ def label(
     )
     run = partial(
         label_file,
-        text_column=text_column,
-        id_column=id_column,
         probabilities=probabilities,
         review_below=review_below,
         explain=explain,
@@ -177,7 +175,8 @@ def label(
     )
     console = Console()
     if engine == "ray":
-        _label_folder(partial(make_labeler, name, options), run, input, output, workers, overwrite, console)
+        make = partial(make_labeler, name, options)
+        _label_folder(make, run, input, output, text_column, id_column, workers, overwrite, console)
         return
     made = make_labeler(name, options)
     console.print(f"labeler: {made.name}, {len(made.findings)} findings", highlight=False)
@@ -188,7 +187,9 @@ def label(
         before = None if overwrite else RunState.load(output)
         left = islice(iter_reports(input, text_column, id_column), before.rows if before else 0, None)
         console.print(str(made.estimate(left)), highlight=False, soft_wrap=True)
-    summary = run(made, input, output, overwrite=overwrite, console=console)
+    summary = run(
+        made, input, output, text_column=text_column, id_column=id_column, overwrite=overwrite, console=console
+    )
     _print_summary(summary, console)
 
 
@@ -218,6 +219,8 @@ def _label_folder(
     run: RunFile,
     input: Path,
     output: Path,
+    text_column: str | None,
+    id_column: str | None,
     workers: int | None,
     overwrite: bool,
     console: Console,
@@ -225,7 +228,17 @@ def _label_folder(
     from lite_chex.labelers.ray_engine import label_folder
 
     try:
-        done = label_folder(make, run, input, output, workers=workers, overwrite=overwrite, console=console)
+        done = label_folder(
+            make,
+            run,
+            input,
+            output,
+            text_column=text_column,
+            id_column=id_column,
+            workers=workers,
+            overwrite=overwrite,
+            console=console,
+        )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"interrupted; the files that were complete are in {output}. Run again, without --overwrite, to go on."

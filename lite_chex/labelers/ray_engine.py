@@ -16,13 +16,15 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
 
-from lite_chex.data.readers import count_rows
+from lite_chex.data.readers import choose_columns, count_rows
+from lite_chex.data.tables import Table
 from lite_chex.errors import UserError
 from lite_chex.labelers.base import Labeler
 from lite_chex.labelers.committed import RunState
@@ -33,9 +35,18 @@ _PART = ".part-"
 
 
 class RunFile(Protocol):
-    """:func:`lite_chex.labelers.runner.label_file` with its options filled in."""
+    """:func:`lite_chex.labelers.runner.label_file` with its other options filled in."""
 
-    def __call__(self, labeler: Labeler, input: Path, output: Path, *, console: Console) -> RunSummary: ...
+    def __call__(
+        self,
+        labeler: Labeler,
+        input: Path,
+        output: Path,
+        *,
+        text_column: str | None = None,
+        id_column: str | None = None,
+        console: Console,
+    ) -> RunSummary: ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,8 @@ def label_folder(
     input: Path,
     output: Path,
     *,
+    text_column: str | None = None,
+    id_column: str | None = None,
     workers: int | None = None,
     overwrite: bool = False,
     console: Console | None = None,
@@ -64,17 +77,21 @@ def label_folder(
 
     Args:
         make: builds the labeler; called once in each worker. run: labels one file.
+        text_column, id_column: where the reports and their ids stand, as in ``label_file``.
         workers: how many; None takes a GPU each where the cluster has GPUs, else a core each.
         overwrite: label files again that are complete.
 
     Raises:
-        UserError: if Ray is missing, ``input`` holds no Parquet file, or a file was refused (changed
-            since it was labelled, no text column, …); the other files are finished first.
+        UserError: if ``input`` holds no Parquet file, one of them lacks a column, or Ray is missing: then nothing was
+            changed. If a file was refused (changed since it was labelled, …); the other files are finished first.
     """
     console = console or Console(stderr=True)
     sources = sorted(p.resolve() for p in input.glob("*.parquet")) if input.is_dir() else []
     if not sources:
         raise UserError(f"{input}: no *.parquet in it; with --engine ray --input is a folder of Parquet files")
+    for source in sources:
+        choose_columns(Table(source), text_column, id_column)
+    run = partial(run, text_column=text_column, id_column=id_column)
     ray = _ray()
     try:
         output.mkdir(parents=True, exist_ok=True)

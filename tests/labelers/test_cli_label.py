@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +84,9 @@ def test_ctrl_c_in_any_command_is_one_line() -> None:
 
 
 def test_mistakes_are_one_sentence_and_exit_code_1(reports: Path, tmp_path: Path) -> None:
-    output = tmp_path / "labels.csv"
+    output, parquet = tmp_path / "labels.csv", tmp_path / "parquet"
+    parquet.mkdir()
+    pq.write_table(pa.table({"uid": ["7"], "report": ["No edema."]}), parquet / "part.parquet")
     rules = ("label", "--labeler", "rules", "--output", output, "--input")
     cases = [
         (("label", "--input", reports, "--output", output), "give --model"),
@@ -98,6 +102,10 @@ def test_mistakes_are_one_sentence_and_exit_code_1(reports: Path, tmp_path: Path
             "student.json",
         ),
         ((*rules, reports, "--engine", "dask"), '"dask" is neither local nor ray'),
+        (
+            (*rules, parquet, "--engine", "ray", "--text-column", "x"),
+            'part.parquet: no column "x"; its columns are uid',
+        ),
         ((*rules, reports, "--model", tmp_path), "--model: the rules labeler does not use it"),
         ((*rules, reports, "--beams", "1"), "--beams: the rules labeler does not use it (it is for --labeler llm)"),
         ((*rules, reports, "--base-url", "http://x"), "--base-url: the rules labeler does not use it"),

@@ -137,3 +137,15 @@ def at(file: Path) -> int:
 def test_a_folder_without_parquet_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no \*\.parquet in it"):
         label_folder(WordLabeler, run, tmp_path, tmp_path / "out", console=QUIET)
+
+
+def test_a_column_that_is_missing_is_told_before_anything_is_removed(folder: Path) -> None:
+    source, target = folder / "in" / "part3.parquet", folder / "out" / "part3.csv"
+    target.parent.mkdir()
+    label_once(WordLabeler(), run, source, target)
+    before = {path.name: path.read_bytes() for path in target.parent.iterdir()}
+    for columns in ({"text_column": "impresion"}, {"id_column": "uid"}):
+        (name,) = columns.values()
+        with pytest.raises(UserError, match=rf'part0\.parquet: no column "{name}"; its columns are study_id, report'):
+            label_folder(WordLabeler, run, folder / "in", folder / "out", overwrite=True, console=QUIET, **columns)
+    assert {path.name: path.read_bytes() for path in target.parent.iterdir()} == before
