@@ -2,12 +2,14 @@
 
 Beside a stage stand the fingerprints of what it was made from (``made_from.json``). Training SFT again gives the
 adapter another fingerprint, and what was made from the earlier one is then refused until it is made again. Parts
-without a record (made before there were any, or by people) are taken as they are.
+without a record (made before there were any, or by people) are taken as they are. The adapter of another run that
+SFT starts from matters to ``--resume`` alone: what SFT made of it stays good when that run is trained again.
 """
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lite_chex.data.files import atomic_path
@@ -16,11 +18,10 @@ from lite_chex.labelers.committed import file_digest
 from lite_chex.train.run import MADE_FROM, PAIRS_FILE, Stage
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lite_chex.recipe import Recipe
 
 PAIRS = "preferences"
+START = "sft.start_from"
 PARENTS = {
     PAIRS: ("sft",),
     "sft_gold": ("sft",),
@@ -39,7 +40,8 @@ COMMANDS = {
 
 def parents(recipe: Recipe, part: str) -> dict[str, str]:
     """SHA-256 of what ``part`` is made from, as it lies in the run now; what is missing is left out."""
-    files = {name: _file(recipe, name) for name in PARENTS[part]}
+    names = (START,) if part == "sft" and recipe.sft.start_from else PARENTS.get(part, ())
+    files = {name: _file(recipe, name) for name in names}
     return {name: file_digest(file) for name, file in files.items() if file.is_file()}
 
 
@@ -54,7 +56,7 @@ def record_pairs(recipe: Recipe, *, sampled: bool) -> None:
 def changed(recipe: Recipe, part: str) -> list[str]:
     """What ``part`` was made from that is another now, as names of parts; none where there is no record."""
     path = _record(recipe, part)
-    if not path.is_file():
+    if part not in PARENTS or not path.is_file():
         return []
     before: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
     if part == PAIRS:
@@ -95,7 +97,10 @@ def _name(part: str) -> str:
 
 
 def _file(recipe: Recipe, part: str) -> Path:
-    return recipe.run_dir / PAIRS_FILE if part == PAIRS else Stage(recipe, part).dir / "adapter_model.safetensors"
+    if part == PAIRS:
+        return recipe.run_dir / PAIRS_FILE
+    folder = Path(str(recipe.sft.start_from)) if part == START else Stage(recipe, part).dir
+    return folder / "adapter_model.safetensors"
 
 
 def _record(recipe: Recipe, part: str) -> Path:

@@ -94,7 +94,7 @@ class Stage:
         changed = [name for name, digest in now.items() if before.get(name, digest) != digest]
         if changed:
             raise UserError(
-                f"{self.dir}: {' and '.join(changed)} of this run was made again since this stage was started; "
+                f"{self.dir}: {' and '.join(changed)} was made again since this stage was started; "
                 "run without --resume to start it again"
             )
 

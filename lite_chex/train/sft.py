@@ -102,7 +102,7 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         + f"; {backbone.dtype_reason}",
         highlight=False,
     )
-    stage.begin(resume, parents(recipe, stage.name) if on_gold else None)
+    stage.begin(resume, parents(recipe, stage.name))
     if not on_gold:
         with atomic_path(stage.dir / TRAINED_ON) as temporary:
             temporary.write_text("".join(f"{digest}\n" for digest in sorted(seen)), encoding="utf-8")

@@ -88,10 +88,25 @@ def test_resume_refuses_to_mix(run: Recipe) -> None:
     reward = Stage(run, "reward")
     reward.begin(True, parents(run, "reward"))
     write_adapter(run, "sft", b"second")
-    with pytest.raises(UserError, match=r"sft of this run was made again.*without --resume"):
+    with pytest.raises(UserError, match=r"sft was made again.*without --resume"):
         reward.begin(True, parents(run, "reward"))
     reward.begin(False, parents(run, "reward"))
     assert changed(run, "reward") == []
+
+
+def test_sft_is_not_resumed_from_another_adapter_than_it_started_from(tiny_base: Path, tmp_path: Path) -> None:
+    first = make_recipe(tiny_base, tmp_path / "first", *SMALL)
+    train_sft(first, QUIET)
+    start = Stage(first, "sft").dir
+    second = make_recipe(tiny_base, tmp_path / "second", *SMALL, f"sft.start_from={start}")
+    train_sft(second, QUIET)
+    train_sft(second, QUIET, resume=True)
+    train_sft(make_recipe(tiny_base, tmp_path / "first", *SMALL, "seed=8"), QUIET)
+    with pytest.raises(UserError, match=r"sft: sft\.start_from was made again since .*; run without --resume"):
+        train_sft(second, QUIET, resume=True)
+    # What was made of the earlier one is none the worse for it.
+    assert changed(second, "sft") == []
+    assert list(evaluate_run(second, QUIET)[0].systems) == ["rules", "SFT"]
 
 
 def test_the_stages_refuse_and_eval_leaves_out(tiny_base: Path, tmp_path: Path) -> None:
