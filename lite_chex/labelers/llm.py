@@ -23,20 +23,23 @@ if TYPE_CHECKING:
     from lite_chex.prompt import PromptEncoder
 
 STAGE_ORDER = ("ppo", "dpo", "sft")
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 def find_stage(path: Path) -> Path:
     """The adapter folder that ``--model`` means: itself, or the run's ppo, else dpo, else sft.
 
     Raises:
-        UserError: if there is neither an adapter nor a run.
+        UserError: if there is neither an adapter nor a run, or it is a reward model.
     """
-    if (path / "adapter_config.json").is_file():
+    if (path / ADAPTER_CONFIG).is_file():
+        if json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("task_type") == "SEQ_CLS":
+            raise UserError(f"{path}: a reward model only scores answers; name the run or one of its policies")
         return path
     for name in STAGE_ORDER:
-        if (path / name / "adapter_config.json").is_file():
+        if (path / name / ADAPTER_CONFIG).is_file():
             return path / name
-    raise UserError(f"--model {path}: no adapter there and no run with a finished {', '.join(STAGE_ORDER)} stage")
+    raise UserError(f"{path}: no adapter there and no run with a finished {', '.join(STAGE_ORDER)} stage")
 
 
 def fingerprint_of(folder: Path) -> str:

@@ -64,6 +64,13 @@ def test_which_stage_a_run_means(run: Recipe, tmp_path: Path) -> None:
         find_stage(tmp_path)
 
 
+def test_a_reward_model_is_no_labeler(tmp_path: Path) -> None:
+    """Its adapter loads into the same base, and would answer from a head that it never trained."""
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "task_type": "SEQ_CLS"}')
+    with pytest.raises(UserError, match="reward model"):
+        find_stage(tmp_path)
+
+
 def test_other_findings_are_refused(run: Recipe) -> None:
     with pytest.raises(UserError, match="trained on 13 findings"):
         LLMLabeler.load(run.run_dir, findings=CHEXPERT14)
