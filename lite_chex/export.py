@@ -66,6 +66,8 @@ def export_model(path: Path, output: Path, format: Format = "merged", *, llama_c
 
     stage = find_stage(path)
     converter = find_converter(llama_cpp) if format == "gguf" else None
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output}: a file of that name is there; name a folder")
     if output.exists() and any(output.iterdir()) and not (output / CHECKSUMS).is_file():
         raise UserError(f"--output {output}: the folder is not empty and no earlier export; name a new one")
     recipe_file = stage / "recipe.yaml"

@@ -103,6 +103,8 @@ def test_export_overwrites_only_exports(stage: Path, exported_folder: Path, tmp_
     with pytest.raises(UserError, match="not empty"):
         export_model(stage, tmp_path)
     assert (tmp_path / "mine.txt").is_file()
+    with pytest.raises(UserError, match=r"mine\.txt: a file of that name is there"):
+        export_model(stage, tmp_path / "mine.txt")
     with pytest.raises(UserError, match="no adapter there"):
         export_model(tmp_path, tmp_path / "out")
 

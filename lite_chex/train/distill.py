@@ -20,6 +20,7 @@ from lite_chex.evaluate.evaluation import score
 from lite_chex.findings import SKIP, Certainty, FindingSet
 from lite_chex.labelers.committed import file_digest
 from lite_chex.labelers.encoder import label_batch, token_ids
+from lite_chex.labelers.llm import ADAPTER_CONFIG
 from lite_chex.labelers.progress import RunProgress
 from lite_chex.labelers.student import STUDENT_FILE, build_student, context_length, save_student
 from lite_chex.recipe import NEW_ENCODER
@@ -171,8 +172,12 @@ def _job(files: Sequence[TaughtFile], section: DistillSection, findings: Finding
 
 def _prepare(output: Path, job: dict[str, object], resume: bool) -> str | None:
     """Make the folder, or find the checkpoint to go on from (None: from the start)."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: a file of that name is there; name a folder")
     if (output / STUDENT_FILE).exists():
         raise UserError(f"{output}: holds a finished student; name another folder")
+    if (output / ADAPTER_CONFIG).exists():  # its tokenizer would be overwritten
+        raise UserError(f"{output}: holds an adapter; name another folder")
     # trainer_state.json is written last: a folder without it is what a killed run left.
     found = {int(f.parent.name.split("-")[1]): f.parent for f in (output / CHECKPOINTS).glob("*-*/trainer_state.json")}
     if found and not resume:

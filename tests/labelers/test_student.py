@@ -199,3 +199,12 @@ def test_what_cannot_be_learnt_from_is_refused(base: Path, corpus: tuple[Path, P
         train(base, (corpus[0], strangers), tmp_path / "out", 1)
     with pytest.raises(UserError, match="litechex distill wrote"):
         StudentLabeler.load(tmp_path)
+
+
+def test_a_student_overwrites_nothing_else(base: Path, corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds an adapter"):
+        train(base, corpus, tmp_path, 1)
+    with pytest.raises(UserError, match="a file of that name is there"):
+        train(base, corpus, tmp_path / "adapter_config.json", 1)
+    assert [f.name for f in tmp_path.iterdir()] == ["adapter_config.json"]
