@@ -234,7 +234,13 @@ def custom_findings(
     for name in (*extra, *renamed.values()):
         if not name.strip() or name != name.strip() or not name.isprintable() or set(name) & set('"\\'):
             raise UserError(f"data: {name!r} cannot name a finding; use printable words without quotes or backslashes")
+    for name in extra:
+        if base.aliases.get(name) in base.names:
+            raise UserError(
+                f'data.custom_findings: "{name}" is another name of {base.aliases[name]}, which the set has; '
+                "give the phrases to that one, or rename it (data.rename_findings)"
+            )
     at = next((i for i, n in enumerate(names) if n in (SUPPORT_DEVICES, NO_FINDING)), len(names))
-    aliases = {old: renamed.get(new, new) for old, new in base.aliases.items()} | renamed
+    aliases = {old: renamed.get(new, new) for old, new in base.aliases.items() if old not in extra} | renamed
     label = "+".join([base.name, *renamed.values(), *extra])
     return FindingSet(label, (*names[:at], *extra, *names[at:]), aliases, own)

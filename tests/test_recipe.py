@@ -100,6 +100,7 @@ def test_renamed_findings_are_read_under_both_names() -> None:
         ("data.rename_findings={No Finding: Normal}", '"No Finding" is no finding of paper13 that can have'),
         ("data.rename_findings={Edema: Pneumonia}", "a finding is named twice"),
         ("data.custom_findings={'Rib \"x\"': [rib]}", "cannot name a finding"),
+        ("data.custom_findings={Airspace Opacity: [haze]}", '"Airspace Opacity" is another name of Lung Opacity'),
     ],
 )
 def test_names_that_cannot_be_used_are_refused(change: str, words: str) -> None:
@@ -110,6 +111,11 @@ def test_names_that_cannot_be_used_are_refused(change: str, words: str) -> None:
 def test_custom_findings_stand_before_no_finding() -> None:
     recipe = load_recipe("tiny-cpu", ["data.custom_findings={Scoliosis: [scoliosis, curvature]}"])
     assert recipe.findings.names[-2:] == ("Scoliosis", "No Finding")
+
+
+def test_another_files_name_of_a_finding_is_a_name_like_others_in_a_set_of_ones_own() -> None:
+    changes = ["data.findings=mine", "data.custom_findings={Airspace Opacity: [haze], Scoliosis: []}"]
+    assert load_recipe("tiny-cpu", changes).findings.column("Airspace Opacity") == 0
 
 
 def test_a_key_that_early_runs_saved_is_still_read(tmp_path: Path) -> None:
