@@ -329,7 +329,10 @@ def load_recipe(
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]})") from None
+        reason = str(error).splitlines()[0]
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+            reason = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {error.problem}"
+        raise UserError(f"{path}: not a readable YAML file ({reason})") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: a recipe is a mapping of sections (model, data, sft, ...)")
     if isinstance(raw.get("ppo"), dict):

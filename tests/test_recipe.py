@@ -67,6 +67,13 @@ def test_unreadable_recipes(tmp_path: Path, text: str) -> None:
         load_recipe(path)
 
 
+def test_a_slip_in_the_yaml_is_found_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: x\nmodel: {model_name_or_path: tiny\ndata: {train: []}\n")
+    with pytest.raises(UserError, match=r"line 3, column 5: expected ',' or '}'"):
+        load_recipe(path)
+
+
 def test_missing_sections_are_named(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("name: x\nmodel: {}\n")
