@@ -199,6 +199,11 @@ CHEXPERT14 = FindingSet("chexpert14", (*_PAPER13[:-1], SUPPORT_DEVICES, NO_FINDI
 FINDING_SETS: Mapping[str, FindingSet] = {s.name: s for s in (PAPER13, CHEXPERT14)}
 
 
+def findings_option(name: str) -> str:
+    """What to give a command for a set of that name: its ``--findings``, for an error message."""
+    return f"--findings {name}" if name in FINDING_SETS else f"--findings RECIPE, the recipe of {name}"
+
+
 def finding_set(name: str) -> FindingSet:
     """The finding set of that name.
 

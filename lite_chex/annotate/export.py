@@ -19,7 +19,7 @@ from lite_chex.data.files import atomic_path
 from lite_chex.data.labels import write_labels
 from lite_chex.data.records import LabelTable
 from lite_chex.errors import UserError
-from lite_chex.findings import CERTAINTY_WORDS, FindingSet, LabelArray
+from lite_chex.findings import CERTAINTY_WORDS, FindingSet, LabelArray, findings_option
 from lite_chex.findings import SKIP as NOT_SCORED
 from lite_chex.prompt import user_message
 
@@ -95,7 +95,8 @@ def gold_labels(store: Store, findings: FindingSet) -> LabelTable:
     items = store.items()
     for item in items.values():
         if item.task != "review" and item.finding_set != findings.name:
-            raise UserError(f"{store.path}: holds labels of the findings {item.finding_set}; give --findings that")
+            option = findings_option(item.finding_set)
+            raise UserError(f"{store.path}: holds labels of the findings {item.finding_set}; give {option}")
     compared = _votes(store, "compare", items, findings)
     gold = {study: findings.consistent(_cells(votes)) for study, votes in compared.items()}
     gold = {study: values for study, values in gold.items() if (values != NOT_SCORED).any()}

@@ -17,7 +17,7 @@ from lite_chex.annotate.sampling import first_is_left
 from lite_chex.annotate.store import SKIP, Judgement, Store
 from lite_chex.data.files import atomic_path
 from lite_chex.errors import UserError
-from lite_chex.findings import FindingSet
+from lite_chex.findings import FindingSet, findings_option
 
 LABELING_CONFIG = """<View>
   <Header value="Which answer fits the report better?"/>
@@ -164,7 +164,8 @@ def _item(task: Any, number: int, path: Path, findings: FindingSet) -> tuple[Ite
             "its tasks must come from `litechex annotate compare --label-studio`"
         )
     if data["findings"] != findings.name:
-        raise UserError(f"{path}: task {number} has the findings {data['findings']}; give --findings that")
+        option = findings_option(str(data["findings"]))
+        raise UserError(f"{path}: task {number} has the findings {data['findings']}; give {option}")
     for side in ("answer1", "answer2"):
         if findings.from_json(data[side]) is None:
             raise UserError(f'{path}: task {number} (the first is 0): "{side}" is no answer to these findings')

@@ -17,7 +17,8 @@ from lite_chex.annotate.guideline import guideline
 from lite_chex.annotate.items import NO_ANSWER, Draft, Item, make_item
 from lite_chex.annotate.sampling import first_is_left, ordered, shown_to_all, unit
 from lite_chex.annotate.store import SKIP, Judgement, Store
-from lite_chex.findings import CERTAINTY_WORDS, FindingSet
+from lite_chex.errors import UserError
+from lite_chex.findings import CERTAINTY_WORDS, FindingSet, findings_option
 
 PACE_WINDOW = 20
 HELD_SECONDS = 900.0
@@ -276,7 +277,11 @@ class Session:
 
 
 def adjudication(store: Store, findings: FindingSet, *, seed: int = 0) -> Session:
-    """A session on the label items of the store on which the first two annotators differ."""
+    """A session on the label items of the store on which the first two annotators differ.
+
+    Raises:
+        UserError: if there is none of these findings.
+    """
     open_items = disagreements(store.judgements("label"))
     kept = store.items("label")
     opinions, drafts = {}, []
@@ -287,6 +292,10 @@ def adjudication(store: Store, findings: FindingSet, *, seed: int = 0) -> Sessio
         item = make_item("adjudicate", findings, old.study_id, old.report, ())
         opinions[item.key] = both
         drafts.append(Draft(item))
+    if not drafts:
+        others = sorted({kept[key].finding_set for key in open_items})
+        hint = f"; they do with {findings_option(others[0])}" if others else ""
+        raise UserError(f"{store.path}: no report on which two annotators' {findings.name} labels differ{hint}")
     return Session("adjudicate", drafts, store, findings, seed=seed, opinions=opinions)
 
 

@@ -123,8 +123,6 @@ def label(
 
         with Store(store, create=False) as opened:
             session = adjudication(opened, chosen_findings(findings), seed=seed)
-            if not len(session):
-                raise UserError(f"{store}: no report on which two annotators' {findings} labels differ")
             _serve(session, f"{len(session)} reports on which two annotators differ", opened, host, port, token)
         return
     if reports is None:

@@ -12,6 +12,8 @@ import yaml
 
 import lite_chex.cli  # noqa: F401  (registers the commands)
 from lite_chex.cli.app import main
+from lite_chex.errors import UserError
+from lite_chex.findings import PAPER13
 from lite_chex.recipe import load_recipe, shipped_recipes
 
 REPORTS = {
@@ -127,3 +129,21 @@ def test_pages_and_their_exports_know_the_finding(recipe: Path, reports: Path, t
         assert json.loads(rows[-1].chosen)["Scoliosis"] == "uncertain"
         assert (gold_labels(store, findings).values != -1).sum() == 1
         assert summary(store, findings)
+        with pytest.raises(UserError, match=r"give --findings RECIPE, the recipe of paper13\+Effusion\+Scoliosis"):
+            gold_labels(store, PAPER13)
+
+
+def test_adjudication_without_the_recipe_says_whose_labels_differ(recipe: Path, reports: Path, tmp_path: Path) -> None:
+    from lite_chex.annotate.build import Inputs, build_items
+    from lite_chex.annotate.session import adjudication
+    from lite_chex.annotate.store import Store
+
+    findings = load_recipe(recipe).findings
+    with Store(tmp_path / "store.sqlite") as store:
+        item = build_items("label", Inputs(reports, (), findings)).drafts[0].item
+        for name, word in (("Ann", "positive"), ("Bob", "absent")):
+            labels = [word, *["absent"] * (len(findings) - 1)]
+            store.add(item=item, annotator=name, verdict="done", request=f"request-{name}", detail={"labels": labels})
+        assert len(adjudication(store, findings)) == 1
+        with pytest.raises(UserError, match=r"they do with --findings RECIPE, the recipe of paper13\+"):
+            adjudication(store, PAPER13)
