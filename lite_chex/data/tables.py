@@ -35,6 +35,7 @@ JSONL_PROBE_ROWS = 100
 CELL_LIMIT = 1_000_000
 """Characters in one CSV cell, above which an unclosed quote is assumed."""
 LONGEST_NAME = 60
+HALF_CHARACTER = "half a character (an escape from \\ud800 to \\udfff without the other half); write it whole"
 NOT_UTF8 = "not UTF-8; if the file is cp1252 (Windows), convert it with iconv -f cp1252 -t utf-8 OLD > NEW"
 _ID = r"[\w./:-]{0,80}\d(?:[\w./:-]{0,80}\w)?"
 _ID_CELL = re.compile(f'"?{_ID}"?,')
@@ -182,7 +183,7 @@ class Table:
             raise UserError(f"{self.path}: is empty; a header line with column names was expected")
         if not self.header:
             return [str(i) for i in range(len(first))]
-        if any(_not_utf8(cell) for cell in first):
+        if any(_has_surrogates(cell) for cell in first):
             raise UserError(f"{self.path}: its header is {NOT_UTF8}")
         return [cell.strip() for cell in first]
 
@@ -206,12 +207,12 @@ class Table:
                 yield Row(number, nothing, cells)
                 continue
             # What can be read of a bad row is kept: its id, above all.
-            picked = tuple(cells[i] if i < len(cells) and not _not_utf8(cells[i]) else None for i in picks)
+            picked = tuple(cells[i] if i < len(cells) and not _has_surrogates(cells[i]) else None for i in picks)
             if len(cells) != width:
                 # Report text may stand in the id's place.
                 ids = tuple(cell if cell and re.fullmatch(_ID, cell.strip()) else None for cell in picked)
                 yield Row(number, ids, f"{len(cells)} cell{'s'[: len(cells) != 1]}, but the header has {width}")
-            elif any(_not_utf8(cells[i]) for i in picks):
+            elif any(_has_surrogates(cells[i]) for i in picks):
                 yield Row(number, picked, NOT_UTF8)
             else:
                 yield Row(number, picked)
@@ -240,8 +241,11 @@ class Table:
         for number, value in enumerate(self._json_objects()):
             if isinstance(value, str):
                 yield Row(number, nothing, value)
-            else:
-                yield Row(number, tuple(value.get(name) for name in names))
+                continue
+            cells = [value.get(name) for name in names]
+            halves = [isinstance(cell, str) and _has_surrogates(cell) for cell in cells]
+            picked = tuple(None if half else cell for cell, half in zip(cells, halves))
+            yield Row(number, picked, HALF_CHARACTER if any(halves) else None)
 
     def _parquet_rows(self, names: Sequence[str]) -> Iterator[Row]:
         number = 0
@@ -345,5 +349,5 @@ def _is_name(column: str) -> bool:
     return few and not column.isdecimal() and not re.search(r"\w{4,}[.?!](\s|$)", column)
 
 
-def _not_utf8(cell: str) -> bool:
+def _has_surrogates(cell: str) -> bool:
     return not cell.isascii() and any("\ud800" <= c <= "\udfff" for c in cell)

@@ -48,6 +48,16 @@ def test_every_kind_of_file_gives_the_same_reports(tmp_path: Path, kind: str) ->
     assert report_columns(path) == ["study_id", "report"]
 
 
+def test_half_a_character_costs_its_own_row_alone(tmp_path: Path) -> None:
+    """JSON can hold what no UTF-8 file, tokenizer or database takes; its id is kept where that is whole."""
+    path = tmp_path / "r.jsonl"
+    rows = [{"study_id": "a", "report": "Effusion \ud83d."}, {"study_id": "b\udc00", "report": "Clear \U0001f600."}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reports = list(iter_reports(path))
+    assert [(r.study_id, r.error) for r in reports] == [("a", tables.HALF_CHARACTER), ("row 1", tables.HALF_CHARACTER)]
+    assert not any(r.text for r in reports)
+
+
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [
