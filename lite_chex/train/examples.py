@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Examples:
 
     labels: int8 ``[n, F]`` (Certainty, or SKIP where nothing is known). presence: the labels only tell
     positive (coded) from everything else (absent = not coded). source: where the labels come from.
-    scored: bool ``[F]``, the findings that the label file has.
+    scored: bool ``[F]``, the findings that the label file has. notes: what was left out of the files.
     """
 
     reports: list[Report]
@@ -39,6 +39,7 @@ class Examples:
     scored: np.ndarray
     presence: bool
     source: str
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.reports)
@@ -54,7 +55,19 @@ class Examples:
 
     def subset(self, rows: Sequence[int]) -> Examples:
         index = list(rows)
-        return Examples([self.reports[i] for i in index], self.labels[index], self.scored, self.presence, self.source)
+        reports = [self.reports[i] for i in index]
+        return Examples(reports, self.labels[index], self.scored, self.presence, self.source, self.notes)
+
+
+class Labelled(NamedTuple):
+    """Reports that have labels, each id once, and their label file (None: the rules label them).
+
+    notes: label rows that found no report, reports under an id that an earlier one has, the file's own warnings.
+    """
+
+    reports: list[Report]
+    table: LabelTable | None
+    notes: list[str]
 
 
 def rule_labels(texts: Sequence[str], recipe: Recipe) -> LabelArray:
@@ -84,8 +97,8 @@ def source_reports(source: Source) -> Iterator[Report]:
         raise UserError(f'data: {path} has no report of the split "{wanted}" (it has {found})')
 
 
-def labelled_reports(source: Source, recipe: Recipe) -> tuple[list[Report], LabelTable | None]:
-    """The reports of a source that have labels, each id once, and its label file (None: the rules label them).
+def labelled_reports(source: Source, recipe: Recipe) -> Labelled:
+    """The reports of a source that have labels.
 
     Raises:
         UserError: if a file, column or code is wrong.
@@ -100,10 +113,24 @@ def labelled_reports(source: Source, recipe: Recipe) -> tuple[list[Report], Labe
         scored = (table.values[:, _scored_columns(source, table)] != SKIP).any(1)
         known = {id_ for id_, any_scored in zip(table.ids, scored) if any_scored}
     by_id: dict[str, Report] = {}
+    repeated = 0
     for report in source_reports(source):
         if known is None or report.study_id in known:
+            repeated += report.study_id in by_id
             by_id.setdefault(report.study_id, report)
-    return list(by_id.values()), table
+    return Labelled(list(by_id.values()), table, _notes(source, table, len(known or ()) - len(by_id), repeated))
+
+
+def _notes(source: Source, table: LabelTable | None, unmatched: int, repeated: int) -> list[str]:
+    reports, notes = Path(source.reports).name, []
+    if table is not None:
+        labels = Path(str(source.labels)).name
+        notes = [f"{labels}: {warning}" for warning in table.warnings]
+        if unmatched and source.split is None:  # the rows of other splits find no report here, as they should
+            notes.append(f"{labels}: {unmatched:,} of its rows left out, no report of {reports} with text has their id")
+    if repeated:
+        notes.append(f"{reports}: {repeated:,} of its reports left out, an earlier one has their id")
+    return notes
 
 
 def _scored_columns(source: Source, table: LabelTable) -> np.ndarray:
@@ -129,7 +156,7 @@ def load_source(source: Source, recipe: Recipe, taken: Set[tuple[str, str]] = fr
     """
     findings = recipe.findings
     path = Path(source.reports)
-    reports, table = labelled_reports(source, recipe)
+    reports, table, notes = labelled_reports(source, recipe)
     if not reports:
         why = "" if table is None else f" (ids of {source.labels} must match)"
         raise UserError(f"data: no report of {path} has text and labels{why}")
@@ -148,7 +175,7 @@ def load_source(source: Source, recipe: Recipe, taken: Set[tuple[str, str]] = fr
             labels = findings.consistent(labels)
         labels = np.where(scored[None], labels, SKIP).astype(np.int8)
         name = f"{'presence codes' if source.presence else 'gold'} ({Path(str(source.labels)).name})"
-    return Examples(reports, labels, scored, source.presence, source.name or name)
+    return Examples(reports, labels, scored, source.presence, source.name or name, notes)
 
 
 def _chosen(reports: list[Report], source: Source, seed: int, taken: Set[tuple[str, str]]) -> list[Report]:
@@ -213,6 +240,7 @@ def merge(parts: Sequence[Examples], what: str) -> Examples:
         np.logical_or.reduce([p.scored for p in parts]),
         any(p.presence for p in parts),
         "; ".join(dict.fromkeys(p.source for p in parts)),
+        [note for p in parts for note in p.notes],
     )
 
 

@@ -84,6 +84,8 @@ def make_preferences(recipe: Recipe, console: Console, *, source_stage: str = "s
         for_inference(backbone)
         setup = Setup(recipe, backbone)
         for index, part in enumerate(parts):
+            for note in part.notes:
+                console.print(note, style="yellow", highlight=False, markup=False)
             part, too_long = setup.within_length(part)
             if too_long:
                 console.print(f"{part.source}: {too_long} reports longer than model.max_length left out")

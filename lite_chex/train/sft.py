@@ -74,6 +74,8 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         seen |= {text_digest(text) for text in parts[0].texts}
         if section.variants:
             parts.append(_variants(parts[0], section.variants, recipe))
+    for note in dict.fromkeys(note for part in parts for note in part.notes):
+        console.print(note, style="yellow", highlight=False, markup=False)
     check_base(recipe.model)
     # Seconds of imports: after everything that a user can get wrong.
     from trl import SFTConfig, SFTTrainer

@@ -60,7 +60,8 @@ def evaluate_run(recipe: Recipe, console: Console) -> list[EvalInput]:
         examples = load_source(source, recipe)
         systems, out_of_reach = labeller.label(examples, index)
         probabilities, calibrated = labeller.probabilities(systems, index)
-        notes = [*labeller.left_out, *_seen(recipe, examples), *_notes(recipe, systems), *calibrated]
+        files = [f"{note}." for note in examples.notes]
+        notes = [*labeller.left_out, *files, *_seen(recipe, examples), *_notes(recipe, systems), *calibrated]
         failed = {k: out_of_reach for k in systems if k != "rules"} if out_of_reach.any() else {}
         if "student" in recipe.eval.stages and has_student(recipe):
             batch = student_labels(recipe, examples, index)

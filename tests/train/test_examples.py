@@ -173,6 +173,24 @@ def test_ids_that_do_not_meet(tiny_base, tmp_path) -> None:  # type: ignore[no-u
         load_source(source, recipe)
 
 
+def test_what_labels_and_reports_leave_out_is_said(tiny_base: Path, tmp_path: Path) -> None:
+    """A spreadsheet took the leading zero of one id; another id stands twice; an empty report is no report."""
+    recipe = make_recipe(tiny_base, tmp_path)
+    (tmp_path / "r.csv").write_text("study_id,report\n01,Edema.\n02,Clear.\n02,Fracture.\n03,\n04,No edema.\n")
+    (tmp_path / "l.csv").write_text("study_id,Edema,No Finding\n1,1.0,\n02,,0.0\n03,,\n04,0.0,\n")
+    source = Source(reports=str(tmp_path / "r.csv"), labels=str(tmp_path / "l.csv"))
+    examples = load_source(source, recipe)
+    assert [r.study_id for r in examples.reports] == ["02", "04"]
+    assert examples.notes[1:] == [
+        "l.csv: 2 of its rows left out, no report of r.csv with text has their id",
+        "r.csv: 1 of its reports left out, an earlier one has their id",
+    ]
+    assert "No Finding" in examples.notes[0]
+    assert examples.subset([0]).notes == examples.notes
+    by_rules = load_source(source.model_copy(update={"labels": "rules"}), recipe)
+    assert by_rules.notes == examples.notes[2:]
+
+
 def test_row_numbers_never_meet_ids(tiny_base: Path, tmp_path: Path) -> None:
     recipe = make_recipe(tiny_base, tmp_path)
     reports, labels = tmp_path / "reports.csv", tmp_path / "gold.csv"
