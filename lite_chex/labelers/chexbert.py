@@ -145,7 +145,7 @@ def _model(path: Path, state: Mapping[str, Any]) -> tuple[BertModel, torch.nn.Mo
         bert.load_state_dict({k: v for k, v in weights.items() if k != "embeddings.position_ids"})
         prefix = "linear_heads."
         heads.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, ValueError, RuntimeError) as error:  # Attribute: not even a tensor
         raise UserError(
             f"{path}: not a CheXbert checkpoint (it wants a BERT encoder, 13 heads of 4 classes and one of 2)"
         ) from error

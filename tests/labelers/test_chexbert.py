@@ -101,7 +101,8 @@ def test_files_that_are_no_checkpoint_are_refused(checkpoint: Path, tmp_path: Pa
     (tmp_path / "text.pth").write_text("hello")
     torch.save({"model_state_dict": {"module.bert.x": torch.zeros(2)}}, tmp_path / "other.pth")
     torch.save({"model_state_dict": tmp_path}, tmp_path / "code.pth")  # a pickled object: weights_only refuses it
-    for name in ("text.pth", "other.pth", "code.pth"):
+    torch.save({"model_state_dict": {"module.bert.embeddings.word_embeddings.weight": "x"}}, tmp_path / "words.pth")
+    for name in ("text.pth", "other.pth", "code.pth", "words.pth"):
         with pytest.raises(UserError, match=f"{name}: not a CheXbert checkpoint"):
             CheXbertLabeler.load(tmp_path / name)
     (tmp_path / "vocab.txt").write_text("\n".join(WORDS[:-1]))
