@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from typer.testing import CliRunner
 
+from lite_chex.cli import app
 from lite_chex.errors import UserError
 from lite_chex.export import (
     CHECKSUMS,
@@ -107,6 +109,13 @@ def test_export_overwrites_only_exports(stage: Path, exported_folder: Path, tmp_
         export_model(stage, tmp_path / "mine.txt")
     with pytest.raises(UserError, match="no adapter there"):
         export_model(tmp_path, tmp_path / "out")
+
+
+def test_a_recipe_to_check_on_is_looked_for_before_anything_is_written(stage: Path, tmp_path: Path) -> None:
+    arguments = ["export", str(stage), "--output", str(tmp_path / "out"), "--check", "nope.yaml"]
+    result = CliRunner().invoke(app, arguments)
+    assert 'no recipe "nope.yaml"' in str(result.exception)
+    assert not (tmp_path / "out").exists()
 
 
 def test_check_agrees_constrained_and_counts_unreadable_free_answers(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lite_chex.export import Exported
+    from lite_chex.recipe import Recipe
 
 
 @app.command()
@@ -46,6 +47,7 @@ def export(
 
     from lite_chex.errors import UserError
     from lite_chex.export import FORMATS, SHARING, export_model, push
+    from lite_chex.recipe import load_recipe
 
     if format not in FORMATS:
         raise UserError(f'--format: "{format}" is none of {", ".join(FORMATS)}')
@@ -53,6 +55,7 @@ def export(
         raise UserError(f"--check-limit: {check_limit} is too small; it must be at least 1")
     if push_to_hub and not i_may_share_this_model:
         raise UserError(f"--push-to-hub: {SHARING}; add --i-may-share-this-model if you may")
+    recipes = [load_recipe(name) for name in check or []]  # before a model is merged for minutes
     console = Console()
     exported = export_model(model, output, format, llama_cpp=llama_cpp)  # type: ignore[arg-type]
     console.print(f"{exported.stage} -> {output} ({format})", highlight=False, soft_wrap=True)
@@ -62,22 +65,21 @@ def export(
             "with answer.gbnf[/]",
             highlight=False,
         )
-    if check:
-        _check(exported, check, check_limit, console)
+    if recipes:
+        _check(exported, recipes, check_limit, console)
     if push_to_hub:
         console.print(f"uploaded: {push(output, push_to_hub, acknowledged=i_may_share_this_model)}", highlight=False)
 
 
-def _check(exported: Exported, recipes: list[str], limit: int, console: Console) -> None:
+def _check(exported: Exported, recipes: list[Recipe], limit: int, console: Console) -> None:
     from rich.table import Table
 
     from lite_chex.export_check import check_export
-    from lite_chex.recipe import load_recipe
 
     table = Table("test split", "reports", "decoding", "readable", "same report", "cells that differ")
     notes = []
-    for name in recipes:
-        found = check_export(exported, load_recipe(name), limit)
+    for recipe in recipes:
+        found = check_export(exported, recipe, limit)
         n = str(found.n)
         table.add_row(found.source, n, "free", str(found.readable), str(found.free_same), str(found.free_cells))
         table.add_row("", n, "constrained", n, str(found.constrained_same), str(found.constrained_cells))
