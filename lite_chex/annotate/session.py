@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -122,7 +123,7 @@ class Session:
         if verdict not in VERDICTS[self.task]:
             raise Refused(f"The verdict must be one of {', '.join(VERDICTS[self.task])}.")
         seconds = body.get("seconds")
-        comment = str(body.get("comment") or "")[:_COMMENT_LENGTH]
+        comment = str(body.get("comment") or "")[:_COMMENT_LENGTH].encode("utf-8", "replace").decode()
         self.store.add(
             item=draft.item,
             annotator=annotator,
@@ -130,7 +131,7 @@ class Session:
             request=request,
             detail=self._detail(draft, annotator, str(verdict), body),
             comment=comment,
-            seconds=round(float(seconds), 2) if isinstance(seconds, (int, float)) else None,
+            seconds=round(seconds, 2) if isinstance(seconds, (int, float)) and math.isfinite(seconds) else None,
             seed=self.seed,
             versions=self.versions,
         )

@@ -154,6 +154,14 @@ def test_pace_is_the_median_of_the_last_twenty(files: Files) -> None:
     assert answer["progress"] == {"done": 3, "total": 9, "pace": 4.0}
 
 
+def test_no_time_and_no_comment_can_end_a_session(files: Files) -> None:
+    """JSON's Infinity would make every later answer unwritable, half a character the row itself."""
+    session = start(files)
+    answer = judge(session, "Ann", session.next("Ann")["item"], seconds=float("inf"), comment="odd \ud83d")
+    assert answer["progress"] == {"done": 1, "total": 9, "pace": None}
+    assert session.store.judgements()[0].comment == "odd ?"
+
+
 def test_without_overlap_two_annotators_share_the_work(files: Files) -> None:
     session = start(files, overlap=0.0)
     people = {name: session.next(name) for name in ("Ann", "Bob")}
