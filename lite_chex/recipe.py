@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lite_chex.errors import UserError
 from lite_chex.findings import FINDING_SETS, NO_FINDING, FindingSet, custom_findings, finding_set
@@ -246,6 +246,14 @@ class Recipe(Section):
     distill: DistillSection = Field(default_factory=DistillSection)
     label: LabelSection = Field(default_factory=LabelSection)
     eval: EvalSection = Field(default_factory=EvalSection)
+
+    @field_validator("name")
+    @classmethod
+    def _below_output_dir(cls, name: str) -> str:
+        folder = Path(name)
+        if not folder.parts or folder.is_absolute() or ".." in folder.parts:
+            raise ValueError(f'"{name}" is no folder below output_dir; give a name such as my-run')
+        return name
 
     @model_validator(mode="after")
     def _findings_known(self) -> Recipe:

@@ -54,6 +54,12 @@ def test_all_mistakes_at_once_with_suggestions() -> None:
     assert "model.lora_r" in message
 
 
+@pytest.mark.parametrize("name", ["../other", "/elsewhere", "a/../../b", ".", ""])
+def test_a_run_stays_below_its_output_dir(name: str) -> None:
+    with pytest.raises(UserError, match=r"name: .* is no folder below output_dir"):
+        load_recipe("tiny-cpu", [f"name='{name}'"])
+
+
 def test_unknown_recipe_names_the_closest() -> None:
     with pytest.raises(UserError, match='did you mean "tiny-cpu"'):
         load_recipe("tiny-cpuu")
