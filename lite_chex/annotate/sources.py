@@ -82,8 +82,8 @@ def load_reports(path: Path, text_column: str | None = None, id_column: str | No
             continue
         if report.study_id in rows:
             raise UserError(
-                f'{path}: the id "{report.study_id}" stands in rows {rows[report.study_id]} and {report.row} '
-                "(the first is 0); judgements need ids that occur once, name another column with --id-column"
+                f"{path}: rows {rows[report.study_id]} and {report.row} (the first is 0) have one id; "
+                "judgements need ids that occur once, name another column with --id-column"
             )
         rows[report.study_id] = report.row
         reports.append(report)

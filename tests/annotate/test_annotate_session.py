@@ -302,7 +302,7 @@ def test_versions_are_matched_by_the_named_id_column(files: Files) -> None:
 def test_reports_with_one_id_are_refused(files: Files) -> None:
     with files.reports.open("a") as file:
         file.write("s1,another\n")
-    with pytest.raises(UserError, match=r'the id "s1" stands in rows 1 and 10'):
+    with pytest.raises(UserError, match=r"rows 1 and 10 \(the first is 0\) have one id"):
         build_items("compare", inputs(files))
 
 
