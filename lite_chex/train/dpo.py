@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lite_chex.data.preferences import AnswerGroup, read_pairs, split_groups
+from lite_chex.data.preferences import AnswerGroup, split_groups
 from lite_chex.decode.packed import padded
 from lite_chex.model.adapters import load_adapter, role, save_adapter
 from lite_chex.model.backbone import load_base
 from lite_chex.train.batches import LengthGrouped
 from lite_chex.train.examples import validation_gold
 from lite_chex.train.lineage import parents, require_fresh
-from lite_chex.train.preferences import PAIRS_FILE, make_preferences
+from lite_chex.train.preferences import PAIRS_FILE, make_preferences, run_pairs
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
 from lite_chex.train.setup import Setup, Validation
 
@@ -41,7 +41,7 @@ def train_dpo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
         console.print("the run has no preference pairs yet: making them first")
         make_preferences(recipe, console)
     require_fresh(recipe, "preferences")
-    groups = read_pairs(pairs_path, recipe.findings)
+    groups = run_pairs(recipe, console)
     train, _ = split_groups(groups, recipe.preferences.validation_fraction, recipe.seed)
     # Seconds of imports: after everything that a user can get wrong.
     from trl import DPOConfig, DPOTrainer

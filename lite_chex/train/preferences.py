@@ -108,6 +108,27 @@ def make_preferences(recipe: Recipe, console: Console, *, source_stage: str = "s
     return out
 
 
+def run_pairs(recipe: Recipe, console: Console) -> list[AnswerGroup]:
+    """The pairs that the run has; says where some that people made since are not among them.
+
+    Raises:
+        UserError: if a file of pairs is missing or wrong.
+    """
+    path = recipe.run_dir / PAIRS_FILE
+    groups = read_pairs(path, recipe.findings)
+    known = {(g.report, g.annotator) for g in groups}
+    for file in recipe.data.preference_pairs:
+        missing = sum((g.report, g.annotator) not in known for g in read_pairs(Path(file), recipe.findings))
+        if missing:
+            console.print(
+                f"data.preference_pairs: of {file} {missing} reports are not in {path}, which is older; "
+                "litechex preferences makes it again",
+                style="yellow",
+                highlight=False,
+            )
+    return groups
+
+
 def _group(part: Examples, row: int, samples: Samples, recipe: Recipe, rng: np.random.Generator) -> AnswerGroup:
     """One report's answers (greedy, samples, gold, single-cell edits of gold) and their ranked pairs."""
     findings, section = recipe.findings, recipe.preferences

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lite_chex.data.preferences import AnswerGroup, read_pairs, split_groups
+from lite_chex.data.preferences import AnswerGroup, split_groups
 from lite_chex.decode import decisions, packed
 from lite_chex.errors import UserError
 from lite_chex.findings import LabelArray
@@ -24,7 +24,7 @@ from lite_chex.train import losses
 from lite_chex.train.batches import LengthGrouped
 from lite_chex.train.examples import Examples, error_score, validation_gold
 from lite_chex.train.lineage import parents, require_fresh
-from lite_chex.train.preferences import PAIRS_FILE, Samples, make_preferences, sample_answers
+from lite_chex.train.preferences import PAIRS_FILE, Samples, make_preferences, run_pairs, sample_answers
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
 from lite_chex.train.setup import Setup
 
@@ -109,7 +109,7 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
         console.print("the run has no preference pairs yet: making them first")
         make_preferences(recipe, console)
     require_fresh(recipe, "preferences")
-    groups = read_pairs(pairs_path, recipe.findings)
+    groups = run_pairs(recipe, console)
     train, held_groups = split_groups(groups, recipe.preferences.validation_fraction, recipe.seed)
     if not train or not held_groups:
         raise UserError(f"{pairs_path}: too few reports to hold some out")

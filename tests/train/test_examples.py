@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from lite_chex.data.preferences import AnswerGroup, write_pairs
 from lite_chex.data.records import Report
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP, FindingSet
@@ -14,6 +17,7 @@ from lite_chex.recipe import Recipe, Source, load_recipe
 from lite_chex.train import preferences
 from lite_chex.train.examples import Examples, check_splits, error_score, load_source, load_split, single_edits
 from lite_chex.train.preferences import Samples, corrected
+from lite_chex.train.run import PAIRS_FILE
 from tests.conftest import make_recipe
 
 P, N, U, A = range(4)
@@ -189,6 +193,23 @@ def test_what_labels_and_reports_leave_out_is_said(tiny_base: Path, tmp_path: Pa
     assert examples.subset([0]).notes == examples.notes
     by_rules = load_source(source.model_copy(update={"labels": "rules"}), recipe)
     assert by_rules.notes == examples.notes[2:]
+
+
+def test_pairs_that_people_made_since_are_not_ignored_in_silence(tiny_base: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tiny_base, tmp_path)
+    console = Console(file=io.StringIO(), width=300)
+    pair = {"answers": [(P,) + (A,) * 12, (N,) + (A,) * 12], "pairs": [(0, 1)]}
+    old = AnswerGroup("s1", "Edema.", source="human", annotator="Ann", **pair)
+    new = AnswerGroup("s2", "Fracture.", source="human", annotator="Ann", **pair)
+    recipe.data.preference_pairs = [str(tmp_path / "people.jsonl")]
+    write_pairs(recipe.run_dir / PAIRS_FILE, [old], recipe.findings)
+    write_pairs(tmp_path / "people.jsonl", [old], recipe.findings)
+    assert len(preferences.run_pairs(recipe, console)) == 1
+    assert console.file.getvalue() == ""
+    write_pairs(tmp_path / "people.jsonl", [old, new], recipe.findings)
+    assert len(preferences.run_pairs(recipe, console)) == 1
+    assert "people.jsonl 1 reports are not in" in console.file.getvalue()
+    assert "litechex preferences makes it again" in console.file.getvalue()
 
 
 def test_row_numbers_never_meet_ids(tiny_base: Path, tmp_path: Path) -> None:
