@@ -82,10 +82,11 @@ def finding_kappas(judgements: Sequence[Judgement], findings: FindingSet) -> dic
 
 
 def disagreements(judgements: Sequence[Judgement]) -> dict[str, list[Judgement]]:
-    """item -> the first two annotators' label judgements, of items on which they differ in any cell."""
+    """item -> the first annotator's label judgement and the first that differs from it in any cell."""
     found = {}
     for item, given in by_item(judgements).items():
-        both = [given[name] for name in sorted(given, key=lambda n: given[n].id)][:2]
-        if len(both) == 2 and both[0].detail["labels"] != both[1].detail["labels"]:
-            found[item] = both
+        first, *others = sorted(given.values(), key=lambda judgement: judgement.id)
+        other = next((o for o in others if o.detail["labels"] != first.detail["labels"]), None)
+        if other is not None:
+            found[item] = [first, other]
     return found

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lite_chex.annotate.answers import two_answers
 from lite_chex.annotate.build import Inputs, build_items
-from lite_chex.annotate.export import write_preferences
+from lite_chex.annotate.export import preferences, write_preferences
 from lite_chex.annotate.sampling import sample_reports
 from lite_chex.annotate.sources import load_reports
 from lite_chex.annotate.store import Store
@@ -201,6 +201,12 @@ def progress(round_: Round, inputs: Inputs) -> tuple[int, int]:
     with Store(round_.store) as store:
         judged = {j.item for j in store.judgements("compare")}
     return len(keys & judged), len(keys)
+
+
+def preferred(round_: Round) -> bool:
+    """Whether a judgement of the round prefers an answer: a tie or a skip gives no pair."""
+    with Store(round_.store) as store:
+        return bool(preferences(store))
 
 
 def retrain(round_: Round, console: Console, *, resume: bool = False) -> None:

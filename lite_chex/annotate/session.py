@@ -278,7 +278,7 @@ class Session:
 
 
 def adjudication(store: Store, findings: FindingSet, *, seed: int = 0) -> Session:
-    """A session on the label items of the store on which the first two annotators differ.
+    """A session on the label items of the store on which two annotators differ.
 
     Raises:
         UserError: if there is none of these findings.

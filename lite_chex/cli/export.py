@@ -81,7 +81,8 @@ def _check(exported: Exported, recipes: list[Recipe], limit: int, console: Conso
     for recipe in recipes:
         found = check_export(exported, recipe, limit)
         n = str(found.n)
-        table.add_row(found.source, n, "free", str(found.readable), str(found.free_same), str(found.free_cells))
+        free = (str(found.free_same), str(found.free_cells)) if found.readable else ("-", "-")
+        table.add_row(found.source, n, "free", str(found.readable), *free)
         table.add_row("", n, "constrained", n, str(found.constrained_same), str(found.constrained_cells))
         if found.constrained_cells:
             notes.append(

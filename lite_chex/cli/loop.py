@@ -54,7 +54,7 @@ def loop(
     """
 
     def stage(loaded: Recipe, console: Console, resume: bool) -> Path:
-        from lite_chex.annotate.loop import before_and_after, build_study, open_round, progress, retrain
+        from lite_chex.annotate.loop import before_and_after, build_study, open_round, preferred, progress, retrain
         from lite_chex.evaluate.output import Outputs, write_outputs
 
         round_ = open_round(loaded, next_round)
@@ -67,8 +67,10 @@ def loop(
         if not round_.finished:
             judged, total = progress(round_, inputs)
             wanted = min(enough or total, total)
-            if judged < wanted:
-                console.print(f"{judged} of {total} pairs judged; {wanted} are waited for", highlight=False)
+            undecided = judged >= wanted and not preferred(round_)
+            if judged < wanted or undecided:
+                waited = f"{wanted} are waited for" if judged < wanted else "no preference among them: take one back"
+                console.print(f"{judged} of {total} pairs judged; {waited}", highlight=False)
                 if no_serve:
                     _print_command(inputs, round_, console)
                     raise typer.Exit

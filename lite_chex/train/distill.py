@@ -99,8 +99,10 @@ def distill(
     import torch
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
+    from lite_chex.model.backbone import quiet_libraries
     from lite_chex.train.batches import LengthGrouped
 
+    quiet_libraries()
     console = console or Console()
     checkpoint = _prepare(output, _job(files, section, findings, seed), resume)
     torch.manual_seed(seed)  # before anything is drawn

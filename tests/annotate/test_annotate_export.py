@@ -103,22 +103,26 @@ def test_gold_agreed_cells_disagreements_and_adjudication(store: Store, tmp_path
         put_labels(store, study, right, "Ann")
         put_labels(store, study, other, "Bob")
     put_labels(store, "s5", other, "Eve", "adjudicate")
+    for who in ("Ann", "Bob"):
+        put_labels(store, "s6", right, who)
+    put_labels(store, "s6", other, "Cid")  # the third differs: gold has an x there as well
     compare(store, "s1", "left", corrections={"Edema": "uncertain"})  # labelled as a whole: that counts
     compare(store, "s4", "left", corrections={"Edema": "uncertain"}, agreed_right=True)
     compare(store, "s7", "left")
     gold = gold_labels(store, PAPER13)
-    assert gold.ids == ["s1", "s2", "s4", "s5"]
+    assert gold.ids == ["s1", "s2", "s4", "s5", "s6"]
     path = tmp_path / "gold.csv"
     result = CliRunner().invoke(app, ["annotate", "export", "--store", str(store.path), "--gold", str(path)])
     assert result.exit_code == 0, result.output
-    assert "4 studies with gold labels" in result.output
-    assert "1 reports wait for" in result.output
+    assert "5 studies with gold labels" in result.output
+    assert "2 reports wait for" in result.output
     assert (read_labels(path, PAPER13).values == gold.values).all()
     rows = {row["study_id"]: row for row in csv.DictReader(path.open())}
     assert rows["s1"]["Edema"] == ""
     assert rows["s2"]["Pneumonia"] == "x"
     assert rows["s2"]["Lung Opacity"] == "1.0"
     assert rows["s5"]["Pneumonia"] == "1.0"
+    assert rows["s6"]["Pneumonia"] == "x"
     # s4: corrected, both agreed (positive, absent), and differing without a word on it.
     assert [rows["s4"][f] for f in ("Edema", "Pleural Effusion", "Pneumonia", "Cardiomegaly")] == [
         "-1.0",

@@ -157,6 +157,10 @@ def test_the_command_without_serving(run: Recipe, tmp_path: Path, monkeypatch: p
     again = ask()  # goes on with the same study
     assert command in again
     assert "have two answers" not in again
+    judge(open_round(run), "tie", limit=3)  # gives no pair: the page is offered again
+    tied = ask()
+    assert "3 of 3 pairs judged; no preference among them" in tied
+    assert command in tied
 
 
 def call(arguments: list[str]) -> str:
