@@ -99,6 +99,7 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
         r"fluid overload\w*",
         r"volume overload\w*",
         r"hydrostatic edema",
+        r"interstitial changes of (?:pulmonary )?edema",
         r"congested",
         r"(?:vascular|pulmonary venous) engorgement",
         r"engorged",
@@ -145,7 +146,7 @@ FINDING_PHRASES: Mapping[str, Sequence[str]] = {
     PO: (
         r"calcified (?:[\w.]+ ){0,3}?pleural (?:plaqu\w*|thicken\w*)",
         r"pleural (?:based )?(?:(?:(?:and|or) )?parenchymal )?(?:thicken\w*|plaqu\w*|fibrosis|scar\w*|"
-        r"calcif\w+|mass\w*|nodul\w+|reaction|cap(?:ping)?)",
+        r"calcif\w+|mass\w*|nodul\w+|reaction|retract\w+|cap(?:ping)?)",
         r"thicken\w+ (?:of |along )?(?:the )?(?:\w+ ){0,3}?pleura\w*",
         r"(?:bi)?apical (?:pleural )?(?:thickening|cap(?:ping)?)",
         r"pleural thickening(?:/| and | or )(?:\w+ )?scar\w*",
@@ -239,6 +240,8 @@ NOT_FINDINGS: Sequence[str] = (
     r"upper|lower) ){0,2}(?:abdom|quadrant|colon|bowel|stomach|breast|liver|spleen|neck|axilla|chest wall)\w*",
     r"densit(?:y|ies) (?:(?!and\b|near\b|with\b|at\b|in\b|lobe\b)\w+ ){0,6}(?:gunshot|bullet|shrapnel|pellets?)\w*",
     r"failure to",
+    r"prominent (?:(?:left|right) )?(?:epicardial|pericardial) fat(?: pads?)?",
+    r"densit(?:y|ies) foreign bod\w+",
     r"aspiration precautions?",
     r"body mass",
     r"bone (?:mineral )?(?:mass|densit\w+)",
@@ -304,6 +307,7 @@ OTHER_PHRASES: Sequence[str] = (
     r"wedg(?:e|ed|ing)",
     r"compression (?:deformit\w+)?",
     r"deformit\w+",
+    r"contour (?:irregularit|abnormalit)\w+",
     r"tortu\w+",
     r"ectasia",
     r"ectatic",

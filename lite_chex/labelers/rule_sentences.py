@@ -47,7 +47,7 @@ _EXPLAINED = re.compile(
 )
 # "rib deformity from an old injury": the guideline leaves open whether it was a fracture
 _OLD_INJURY = re.compile(
-    r"^(?=.*\b(?:ribs?|clavic\w+|humer\w+|scapula\w*|stern(?:al|um))\b).*(?:\bhealing deformit|"
+    r"^(?=.*\b(?:ribs?|clavic\w+|humer\w+|scapula\w*|stern(?:al|um))\b).*(?:\bhealing deformit|\bpost[ -]?traumatic|"
     r"(?<!no )(?<!without )\b(?:old|remote|prior|previous|healed) (?:injur\w+|trauma|xxx+))"
 )
 _ARTIFACT = re.compile(r"^(?!.*\b(?:or|versus|vs)\b).*\b(?:skin fold|artifact\w*)")
@@ -120,7 +120,7 @@ def _refine(text: str, statements: list[Statement]) -> list[Statement]:
             s = replace(s, finding=vocabulary.OTHER)
         if s.finding in (vocabulary.LO, vocabulary.LL) and _EXPLAINED.match(text[s.end :]):
             continue
-        deformed = s.finding == vocabulary.OTHER and s.word == "defor" and s.certainty is not Certainty.NEGATIVE
+        deformed = s.finding == vocabulary.OTHER and s.word in ("defor", "conto") and s.certainty is not Certainty.NEGATIVE
         if deformed and _OLD_INJURY.match(text):
             s = replace(s, finding=vocabulary.FX, certainty=Certainty.UNCERTAIN)
         if s.finding == vocabulary.FX and (_BROKEN.search(text) or (_HARDWARE.search(text) and not _BONE.search(text))):

@@ -252,6 +252,9 @@ HEDGES = [
     ("Borderline heart size and abnormal interstitial pattern.", "CM:u LO:p"),
     ("Costophrenic angles are blunted, XXXX corresponding to small pleural effusions.", "PE:u"),
     ("Basilar opacities, XXXX chronic atelectasis.", "LO:p AT:u"),
+    ("Posttraumatic deformities of the right ribs.", "FX:u"),
+    ("Contour irregularity of the left clavicle suggests an old injury.", "FX:u"),
+    ("No posttraumatic deformity of the ribs.", ""),
 ]
 ANATOMY = [
     ("Normal heart size is stable.", "CM:n"),
@@ -322,6 +325,8 @@ ANATOMY = [
     ("Mediastinal contours are maintained.", "EC:n"),
     ("Normal size and mediastinal contours.", "EC:n"),
     ("Borderline heart size and mediastinal contours.", "EC:u CM:u"),
+    ("The lungs are well aerated.", ""),
+    ("The lungs are well aerated and clear.", "LO:n"),
 ]
 VOCABULARY = [
     ("Density in the left lower lobe and bullet fragments.", "LO:p"),
@@ -431,6 +436,10 @@ VOCABULARY = [
     ("Retrocardiac opacity suggestive of a hiatal hernia.", "LO:p"),
     ("No subglottic edema.", ""),
     ("Pleural thickening at the apex represents scarring.", "PO:p"),
+    ("Dense foreign body over the chest wall.", ""),
+    ("Metallic density foreign body in the soft tissues.", ""),
+    ("No interstitial changes of pulmonary edema.", "ED:n"),
+    ("Right apical pleural retraction.", "PO:p"),
 ]
 RESOLUTION = [
     ("Resolved effusion with associated atelectasis.", "PE:n AT:p"),
@@ -538,6 +547,7 @@ NORMAL = [
     "PICC tip in the SVC. The lungs are clear.",
     "The heart is at the upper limits of normal. No acute disease.",
     "No evidence of emphysema. The spine shows no degenerative change.",
+    "Heart size is normal. Prominent left epicardial fat. Lungs are clear.",
 ]
 ABNORMAL = [
     "Lucency at the right base, skin fold versus bulla.",
