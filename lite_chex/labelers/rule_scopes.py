@@ -84,6 +84,7 @@ _ADJECTIVES = (
     "borderline",
     "favor",
 )
+_HEART_AND = re.compile(r"(?:cardiomeg\w+|silhouette|size|enlarge\w+)\b.*\band\b")
 _HELD = re.compile(
     r"\s*(?:$|[,.;:)]|(?:present|seen|there|bilateral\w*|today|again|in|at|on|within|and|or|but|given|with|as|although|though|by|based|not)\b)"
 )
@@ -147,13 +148,16 @@ class Clause:
         self._described = [m.end() for m in _DESCRIBED.finditer(text)]
         self._mentions = [i.start for i in items if i.kind in (Kind.MENTION, Kind.SUBJECT)]
 
-    def cut(self, start: int, end: int, denial: bool = False) -> bool:
-        """True where a scope cannot reach from start to end: a terminator, or a new clause behind what it governs."""
+    def cut(self, start: int, end: int, denial: bool = False, whole: bool = False) -> bool:
+        """True where a scope cannot reach from start to end: a terminator, or a new clause behind what it governs.
+
+        whole: the scope begins with a clause of its own, the next one ("..., this is") is the one that it governs.
+        """
         if any(start < wall <= end for wall in self._walls):
             return True
         return any(
             start < clause <= end
-            and (any(start < m < clause for m in self._mentions) or _PRONOUN.match(self.text, clause))
+            and (any(start < m < clause for m in self._mentions) or (not whole and _PRONOUN.match(self.text, clause)))
             for clause in (self._clauses + self._described if denial else self._clauses)
         )
 
@@ -168,7 +172,7 @@ class Clause:
                 continue
             kind = other.kind
             end = cause if kind is Kind.UNCERTAIN and other.end <= cause else item.start
-            if self.cut(other.end, end) and not self._of_the_whole(other):
+            if self.cut(other.end, end, whole=self._of_the_whole(other)):
                 if cause < item.start:
                     continue
                 break
@@ -204,8 +208,11 @@ class Clause:
         return (Certainty.UNCERTAIN, doubt) if doubt else (Certainty.POSITIVE, None)
 
     def _of_the_whole(self, cue: Item) -> bool:
-        """ "In the appropriate setting, this is compatible with ...": the condition holds for all that follows."""
-        return cue.kind in (Kind.UNCERTAIN, Kind.UNCERTAIN_AFTER) and self.text.startswith("in the", cue.start)
+        """ "In the appropriate setting, this is compatible with ...": the condition opens the sentence."""
+        opens = not any(m < cue.start for m in self._mentions)
+        return (
+            opens and cue.kind in (Kind.UNCERTAIN, Kind.UNCERTAIN_AFTER) and self.text.startswith("in the", cue.start)
+        )
 
     def _cause(self, item: Item) -> int:
         """Where the cause ends whose consequence the mention is ("suspected mass with obstructive atelectasis"): doubt
@@ -228,7 +235,7 @@ class Clause:
 
     def _reaches(self, cue: Item, end: int) -> bool:
         between = self.text[cue.end : end]
-        if self.text.startswith("borderline", cue.start) and re.search(r"\band\b", between):
+        if self.text.startswith("borderline", cue.start) and _HEART_AND.search(between):
             return False  # "borderline heart size and abnormal interstitial markings"
         if self.text.startswith(_ADJECTIVES, cue.start):
             return "," not in between and not re.search(r"\bwith\b", between)

@@ -255,6 +255,12 @@ HEDGES = [
     ("Posttraumatic deformities of the right ribs.", "FX:u"),
     ("Contour irregularity of the left clavicle suggests an old injury.", "FX:u"),
     ("No posttraumatic deformity of the ribs.", ""),
+    ("In the right clinical setting, this is compatible with pneumonia, but there is cardiomegaly.", "PN:u CM:p"),
+    ("In the right clinical setting, this is compatible with pneumonia or edema.", "PN:u ED:u"),
+    ("Opacity is compatible with pneumonia in the right clinical setting, and there is an effusion.", "LO:p PN:u PE:p"),
+    ("Borderline and stable cardiomegaly.", "CM:u"),
+    ("Borderline cardiac and mediastinal silhouette enlargement.", "CM:u EC:u"),
+    ("Borderline cardiomegaly and mild edema.", "CM:u ED:p"),
 ]
 ANATOMY = [
     ("Normal heart size is stable.", "CM:n"),
