@@ -106,7 +106,7 @@ STATES: Mapping[str, Sequence[str]] = {
         r"upper (?:limits? )?(?:of )?normal (?:to|or) (?:mildly |slightly |minimally |borderline )*enlarged",
         r"normal (?:to|or) (?:mildly |slightly |minimally |borderline )*(?:enlarged|increased|prominent)",
     ),
-    "clear": (r"clear\w*", r"free of fluid", r"free of (?:active |acute )?disease"),
+    "clear": (r"clear(?!ly\b|er\b)\w*", r"free of fluid", r"free of (?:active |acute )?disease"),
     "same": (r"difficult to assess", r"stable", r"unchanged", r"similar", r"obscured", r"shifted"),
 }
 

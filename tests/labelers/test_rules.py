@@ -333,6 +333,9 @@ ANATOMY = [
     ("Borderline heart size and mediastinal contours.", "EC:u CM:u"),
     ("The lungs are well aerated.", ""),
     ("The lungs are well aerated and clear.", "LO:n"),
+    ("Mediastinal contours are clearly seen and enlarged.", "EC:p"),
+    ("The cardiomediastinal silhouette is clearly visualized.", ""),
+    ("The lungs are clearer than before.", ""),
 ]
 VOCABULARY = [
     ("Density in the left lower lobe and bullet fragments.", "LO:p"),
@@ -446,6 +449,8 @@ VOCABULARY = [
     ("Metallic density foreign body in the soft tissues.", ""),
     ("No interstitial changes of pulmonary edema.", "ED:n"),
     ("Right apical pleural retraction.", "PO:p"),
+    ("Interstitial and peripheral edema pattern in the lungs.", "ED:p"),
+    ("Known peripheral edema.", ""),
 ]
 RESOLUTION = [
     ("Resolved effusion with associated atelectasis.", "PE:n AT:p"),
