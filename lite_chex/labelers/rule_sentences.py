@@ -26,7 +26,9 @@ _PLEURA_BEFORE = re.compile(
 _PLEURAL_SCAR = re.compile(
     r"\bpleural (?:effusions?|fluid) (?:or|and/or|versus|vs) scar\w*\b"
     r"(?! (?:in|at|of) the (?:\w+ ){0,2}(?:lung|lobe|base))"
-    r"|\bpleural thickening (?:\w+ ){0,6}(?:is|represents?|reflects?|to|from) (?:\w+ )?scar"
+    r"|\bpleural thickening (?:(?!and\b|there\b)\w+ ){0,6}"
+    r"(?:is|represents?|reflects?|(?:due|secondary|related) to|from) (?:\w+ )?scar\w*\b"
+    r"(?! (?:in|at|of) the (?:\w+ ){0,2}(?:lung|lobe|base))"
 )
 # "density overlying the heart, likely a stent"
 _NOT_IN_LUNG = re.compile(
@@ -37,19 +39,35 @@ _NOT_IN_LUNG = re.compile(
     r"\b(?:stents?|clips?|leads?|wires?|hernia|bone island|callus|(?:healing|healed|old) (?:\w+ )?fracture|"
     r"(?:annular|valv\w+|arter\w+|costal cartilage) calcifications?)"
 )
+# "an opacity is seen above the heart, in the mediastinum"; not "opacities at the bases, clips in the mediastinum"
 _IN_MEDIASTINUM = re.compile(
-    r"^(?:(?!\b(?:lung|lobe|and|with)\b)[^.;]){0,60}?\b(?:in|at) the (?:\w+ |base of the )?mediastinum\b"
+    r"^(?:,? (?:(?:is|are|again|also|seen|noted|present|identified|located|projecting)\b|"
+    r"(?:(?:superior|anterior|posterior) to|above|below|behind|over|near|by) the (?:\w+ )?"
+    r"(?:heart|aorta|arch|knob|carina|trachea|hilum)\b))*"
+    r",? (?:in|at) the (?:\w+ |base of the )?mediastinum\b(?!,? (?:and|or)\b[^.;]*\b(?:lungs?|lobes?|bases?)\b)"
 )
+# What the opacity is said to be, with no other opacity, no doubt and no contrast on the way or behind it.
 _EXPLAINED = re.compile(
-    r"^(?:(?!\b(?:likely|probabl\w+|possibl\w+|may|might|could|suggest\w*|xxx+|or|versus)\b)[^.;]){0,80}?"
-    r"\b(?:with|represents?|reflects?|are|is|to) (?:(?:a|the|bilateral|overlying|prominent|large|moderate|small) )*"
-    r"(?:nipple|hiatal hernia)"
+    r"^(?:(?!\b(?:likely|probabl\w+|possibl\w+|may|might|could|suggest\w*|suspect\w*|concern\w*|worrisome|felt|thought|"
+    r"believed|xxx+|or|versus|vs|and|but|while|no|not|without|one|other|opaci\w+|densit\w+|nodul\w+|mass|masses)\b)"
+    r"[^.;]){0,80}?"
+    r"\b(?:(?:consistent|compatible|in keeping) with|represent(?:s|ing)?|reflect(?:s|ing)?|are|is) "
+    r"(?:(?:a|the|bilateral|overlying|prominent|large|moderate|small) )*(?:nipple|hiatal hernia)"
+    r"(?! markers?)(?![^.;,]*\b(?:or|versus|vs|atelect\w+|consolid\w+|pneumon\w+|opaci\w+|nodul\w+|infiltrat\w+)\b)"
 )
 # "rib deformity from an old injury": the guideline leaves open whether it was a fracture
-_OLD_INJURY = re.compile(
-    r"^(?=.*\b(?:ribs?|clavic\w+|humer\w+|scapula\w*|stern(?:al|um))\b).*(?:\bhealing deformit|\bpost[ -]?traumatic|"
-    r"(?<!no )(?<!without )\b(?:old|remote|prior|previous|healed) (?:injur\w+|trauma|xxx+))"
+_FRAME = r"(?:ribs?|clavic\w+|humer\w+|scapula\w*|stern(?:al|um))\b"
+_OF_BONE_BEFORE = re.compile(
+    rf"\b{_FRAME}(?:,? (?:possibly|probably|likely))?(?: (?!(?:and|with|spin\w+|vertebra\w*)\b)[\w-]+){{0,4}} $"
 )
+_OF_BONE_AFTER = re.compile(
+    r"^(?: (?:is|are|seen|noted|again|present))* (?:of|in|at|along|involving) "
+    rf"(?:(?!(?:with|aort\w+|mediast\w+|heart|cardiac|diaphragm|hemidiaphragm)\b)[\w-]+ ){{0,6}}?{_FRAME}"
+)
+_OLD_INJURY = re.compile(
+    r"\bhealing deformit|\bpost[ -]?traumatic|\b(?:old|remote|prior|previous|healed) (?:injur\w+|trauma|xxx+)"
+)
+_DENIED = re.compile(r"\b(?:no|without|not|negative|denies|denied)\b(?: \w+){0,4} $")
 _ARTIFACT = re.compile(r"^(?!.*\b(?:or|versus|vs)\b).*\b(?:skin fold|artifact\w*)")
 _BONY_SITE = re.compile(
     r"\b(?:vertebra\w*|ribs?|humer\w+|clavic\w+|scapula\w*|sternum|bones?|bony|osseous|skelet\w+|t\d+|lytic|sclerotic)\b"
@@ -61,8 +79,9 @@ _PARTIAL = re.compile(
 )
 _KIND_OF_FRACTURE = re.compile(r"\b(?:acute|old|healed|healing|chronic|remote|prior)(?= (?:\w+ ){0,3}$)")
 _BROKEN = re.compile(
-    r"\b(?:catheter|wires?|screws?|leads?|rods?|hardware|plate) (?:of the (?:\w+ ){1,4})?(?:is |are )?fractur"
-    r"|\bfractured? (?:(?!with\b|and\b|status\b|post\b)\w+ ){0,6}(?:wires?|catheter|screws?|leads?|rods?|sternotomy)\b"
+    r"\b(?:catheter|wires?|screws?|leads?|rods?|hardware|plate) (?:of the (?:\w+ ){1,4}(?:is|are) |is |are )?fractur"
+    r"|\bfractured? (?:(?!(?:with|and|status|post|under|beneath|behind|near|next|adjacent|over\w*|ribs?)\b)"
+    r"\w+ ){0,6}(?:wires?|catheter|screws?|leads?|rods?|sternotomy)\b"
 )
 _HARDWARE = re.compile(r"\b(?:sternotomy|wires?|screws?|catheters?|leads?|hardware|rods?|tubes?|cerclage)\b")
 _BONE = re.compile(
@@ -120,9 +139,12 @@ def _refine(text: str, statements: list[Statement]) -> list[Statement]:
             s = replace(s, finding=vocabulary.OTHER)
         if s.finding in (vocabulary.LO, vocabulary.LL) and _EXPLAINED.match(text[s.end :]):
             continue
-        deformed = s.finding == vocabulary.OTHER and s.word in ("defor", "conto") and s.certainty is not Certainty.NEGATIVE
-        if deformed and _OLD_INJURY.match(text):
-            s = replace(s, finding=vocabulary.FX, certainty=Certainty.UNCERTAIN)
+        deformed = (
+            s.finding == vocabulary.OTHER and s.word in ("defor", "conto") and s.certainty is not Certainty.NEGATIVE
+        )
+        if deformed and _injured_bone(text, s):
+            refined.append(s)  # it vetoes No Finding whatever becomes of the fracture
+            s = replace(s, finding=vocabulary.FX, certainty=Certainty.UNCERTAIN, word="old")
         if s.finding == vocabulary.FX and (_BROKEN.search(text) or (_HARDWARE.search(text) and not _BONE.search(text))):
             continue
         if (
@@ -141,3 +163,11 @@ def _refine(text: str, statements: list[Statement]) -> list[Statement]:
             s = replace(s, finding=vocabulary.PO)  # "no pleural effusion or thickening"
         refined.append(s)
     return refined
+
+
+def _injured_bone(text: str, s: Statement) -> bool:
+    """Whether the deformity is one of a bone of the chest's frame, and put down to an old injury."""
+    before = text[: s.start]
+    if "pectus" in before or not (_OF_BONE_BEFORE.search(before) or _OF_BONE_AFTER.match(text[s.end :])):
+        return False
+    return any(not _DENIED.search(text, 0, injury.start()) for injury in _OLD_INJURY.finditer(text))
