@@ -122,7 +122,6 @@ class Session:
         verdict = body.get("verdict")
         if verdict not in VERDICTS[self.task]:
             raise Refused(f"The verdict must be one of {', '.join(VERDICTS[self.task])}.")
-        seconds = body.get("seconds")
         comment = str(body.get("comment") or "")[:_COMMENT_LENGTH].encode("utf-8", "replace").decode()
         self.store.add(
             item=draft.item,
@@ -131,7 +130,7 @@ class Session:
             request=request,
             detail=self._detail(draft, annotator, str(verdict), body),
             comment=comment,
-            seconds=round(seconds, 2) if isinstance(seconds, (int, float)) and math.isfinite(seconds) else None,
+            seconds=_seconds(body.get("seconds")),
             seed=self.seed,
             versions=self.versions,
         )
@@ -307,8 +306,17 @@ def _name(value: object) -> str:
     return name
 
 
+def _seconds(value: object) -> float | None:
+    """The time that a page gives; None where it is no number that the store and JSON can hold."""
+    try:
+        seconds = float(value) if isinstance(value, (int, float)) else math.inf
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return round(seconds, 2) if math.isfinite(seconds) else None
+
+
 def _request(body: Mapping[str, Any]) -> str:
     request = str(body.get("request") or "")
-    if not 8 <= len(request) <= 64:
+    if not 8 <= len(request) <= 64 or not request.isprintable():
         raise Refused("The page sent no request id; reload it.")
     return request

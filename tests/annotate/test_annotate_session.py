@@ -160,6 +160,11 @@ def test_no_time_and_no_comment_can_end_a_session(files: Files) -> None:
     answer = judge(session, "Ann", session.next("Ann")["item"], seconds=float("inf"), comment="odd \ud83d")
     assert answer["progress"] == {"done": 1, "total": 9, "pace": None}
     assert session.store.judgements()[0].comment == "odd ?"
+    for number in (10**30, 10**400):  # more than SQLite's integers, more than a float
+        answer = judge(session, "Ann", answer["item"], seconds=number)
+    assert [j.seconds for j in session.store.judgements()] == [None, 1e30, None]
+    with pytest.raises(Refused, match="request id"):
+        judge(session, "Ann", answer["item"], request="request \ud83d")
 
 
 def test_without_overlap_two_annotators_share_the_work(files: Files) -> None:
