@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lite_chex.data.preferences import AnswerGroup, read_pairs, write_pairs
+from lite_chex.data.splits import normalised_text
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP, Certainty, LabelArray
 from lite_chex.model.adapters import for_inference, load_adapter
@@ -116,17 +117,23 @@ def run_pairs(recipe: Recipe, console: Console) -> list[AnswerGroup]:
     """
     path = recipe.run_dir / PAIRS_FILE
     groups = read_pairs(path, recipe.findings)
-    known = {(g.report, g.annotator) for g in groups}
+    known = {_whose(g) for g in groups}
     for file in recipe.data.preference_pairs:
-        missing = sum((g.report, g.annotator) not in known for g in read_pairs(Path(file), recipe.findings))
+        missing = sum(_whose(g) not in known for g in read_pairs(Path(file), recipe.findings))
         if missing:
             console.print(
                 f"data.preference_pairs: of {file} {missing} reports are not in {path}, which is older; "
                 "litechex preferences makes it again",
                 style="yellow",
                 highlight=False,
+                markup=False,
             )
     return groups
+
+
+def _whose(group: AnswerGroup) -> tuple[str, str, str]:
+    """As :func:`read_pairs` tells groups apart, but for the id: the same report, judged by the same."""
+    return normalised_text(group.report), group.source, group.annotator
 
 
 def _group(part: Examples, row: int, samples: Samples, recipe: Recipe, rng: np.random.Generator) -> AnswerGroup:

@@ -205,7 +205,18 @@ def test_pairs_that_people_made_since_are_not_ignored_in_silence(tiny_base: Path
     write_pairs(recipe.run_dir / PAIRS_FILE, [old], recipe.findings)
     write_pairs(tmp_path / "people.jsonl", [old], recipe.findings)
     assert len(preferences.run_pairs(recipe, console)) == 1
+    spaced = AnswerGroup("s1", "Edema. ", source="human", annotator="Ann", **pair)
+    write_pairs(tmp_path / "people.jsonl", [spaced], recipe.findings)
+    assert len(preferences.run_pairs(recipe, console)) == 1
     assert console.file.getvalue() == ""
+    ours = AnswerGroup("s2", "Fracture.", **pair)  # ranked by gold, not by a person without a name
+    write_pairs(recipe.run_dir / PAIRS_FILE, [old, ours], recipe.findings)
+    nameless = AnswerGroup("s2", "Fracture.", source="human", **pair)
+    write_pairs(tmp_path / "people.jsonl", [old, nameless], recipe.findings)
+    assert len(preferences.run_pairs(recipe, console)) == 2
+    assert "people.jsonl 1 reports are not in" in console.file.getvalue()
+    console.file = io.StringIO()
+    write_pairs(recipe.run_dir / PAIRS_FILE, [old], recipe.findings)
     write_pairs(tmp_path / "people.jsonl", [old, new], recipe.findings)
     assert len(preferences.run_pairs(recipe, console)) == 1
     assert "people.jsonl 1 reports are not in" in console.file.getvalue()
