@@ -33,7 +33,11 @@ def find_stage(path: Path) -> Path:
         UserError: if there is neither an adapter nor a run, or it is a reward model.
     """
     if (path / ADAPTER_CONFIG).is_file():
-        if json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("task_type") == "SEQ_CLS":
+        try:
+            config = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        except ValueError:
+            raise UserError(f"{path / ADAPTER_CONFIG}: not a JSON file; copy the adapter anew") from None
+        if isinstance(config, dict) and config.get("task_type") == "SEQ_CLS":
             raise UserError(f"{path}: a reward model only scores answers; name the run or one of its policies")
         return path
     for name in STAGE_ORDER:
@@ -44,7 +48,7 @@ def find_stage(path: Path) -> Path:
 
 def fingerprint_of(folder: Path) -> str:
     digest = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes())
-    digest.update((folder / "adapter_config.json").read_bytes())
+    digest.update((folder / ADAPTER_CONFIG).read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -71,6 +71,12 @@ def test_a_reward_model_is_no_labeler(tmp_path: Path) -> None:
         find_stage(tmp_path)
 
 
+def test_an_adapter_cut_short_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LO')
+    with pytest.raises(UserError, match=r"adapter_config\.json: not a JSON file"):
+        find_stage(tmp_path)
+
+
 def test_other_findings_are_refused(run: Recipe) -> None:
     with pytest.raises(UserError, match="trained on 13 findings"):
         LLMLabeler.load(run.run_dir, findings=CHEXPERT14)
