@@ -17,7 +17,7 @@ _JOINED = re.compile(
 _BARE = ("cardiac", "mediastinal", "pleural", "hilar", "atrial", "bony", "osseous")
 _BARE_NEXT = re.compile(r"\s*(?:$|[,./&:;]|(?:and|or|is|are|appears?|xxx\w*|normal (?:in )?(?:width|size))\b)")
 _ATTRIBUTE_GAP = re.compile(
-    r"^\s*(?:(?:in|of|the|size(?: and)?|and (?:configuration|contour|shape)|contour|caliber|appearance|appearing|"
+    r"^\s*(?:(?:in|of|the|size|and (?:configuration|contour|shape)|contour|caliber|appearance|appearing|"
     r"overall|sized|for|"
     r"transverse|stable|shape|left|right|bilateral|hyperexpanded|hyperinflated|both)\s*)*$"
 )
@@ -160,7 +160,10 @@ def _preceding(clause: Clause, index: int) -> list[int]:
         if other.kind is Kind.UNCERTAIN and at and clause.items[at - 1].start == other.start:
             continue
         gap = clause.text[other.end : start]
-        if other.kind is not Kind.STATE or not (_ATTRIBUTE_GAP.match(gap) or (run and _STATES_JOINED.match(gap))):
+        # "Normal size and mediastinal contours": of the heart, which a subject before it would be.
+        size = gap == " size and " and not any(i.kind is Kind.SUBJECT for i in clause.items[:at])
+        joined = size or _ATTRIBUTE_GAP.match(gap) or (run and _STATES_JOINED.match(gap))
+        if other.kind is not Kind.STATE or not joined:
             break
         run.append(at)
         start = other.start

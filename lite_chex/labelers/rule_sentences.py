@@ -61,7 +61,7 @@ _OF_BONE_BEFORE = re.compile(
     rf"\b{_FRAME}(?:,? (?:possibly|probably|likely))?(?: (?!(?:and|with|spin\w+|vertebra\w*)\b)[\w-]+){{0,4}} $"
 )
 _OF_BONE_AFTER = re.compile(
-    r"^(?: (?:is|are|seen|noted|again|present))* (?:of|in|at|along|involving) "
+    r"^(?: (?:is|are|seen|noted|again|present))* (?:of|in|at|along|involving|left|right) "
     rf"(?:(?!(?:with|aort\w+|mediast\w+|heart|cardiac|diaphragm|hemidiaphragm)\b)[\w-]+ ){{0,6}}?{_FRAME}"
 )
 _OLD_INJURY = re.compile(
