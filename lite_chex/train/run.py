@@ -93,8 +93,9 @@ class Stage:
         before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         changed = [name for name, digest in now.items() if before.get(name, digest) != digest]
         if changed:
+            were = "was" if len(changed) == 1 else "were"
             raise UserError(
-                f"{self.dir}: {' and '.join(changed)} was made again since this stage was started; "
+                f"{self.dir}: {' and '.join(changed)} {were} made again since this stage was started; "
                 "run without --resume to start it again"
             )
 

@@ -90,6 +90,9 @@ def test_resume_refuses_to_mix(run: Recipe) -> None:
     write_adapter(run, "sft", b"second")
     with pytest.raises(UserError, match=r"sft was made again.*without --resume"):
         reward.begin(True, parents(run, "reward"))
+    (run.run_dir / PAIRS_FILE).write_text("other pairs\n")
+    with pytest.raises(UserError, match="sft and preferences were made again"):
+        reward.begin(True, parents(run, "reward"))
     reward.begin(False, parents(run, "reward"))
     assert changed(run, "reward") == []
 
