@@ -80,7 +80,7 @@ _PARTIAL = re.compile(
 _KIND_OF_FRACTURE = re.compile(r"\b(?:acute|old|healed|healing|chronic|remote|prior)(?= (?:\w+ ){0,3}$)")
 _BROKEN = re.compile(
     r"\b(?:catheter|wires?|screws?|leads?|rods?|hardware|plate) (?:of the (?:\w+ ){1,4}(?:is|are) |is |are )?fractur"
-    r"|\bfractured? (?:(?!(?:with|and|status|post|under|beneath|behind|near|next|adjacent|over\w*|ribs?)\b)"
+    r"|\bfractured? (?:(?!(?:with|and|status|post|under|beneath|behind|near|next|adjacent|by|over\w*|ribs?)\b)"
     r"\w+ ){0,6}(?:wires?|catheter|screws?|leads?|rods?|sternotomy)\b"
 )
 _HARDWARE = re.compile(r"\b(?:sternotomy|wires?|screws?|catheters?|leads?|hardware|rods?|tubes?|cerclage)\b")

@@ -481,6 +481,7 @@ VOCABULARY = [
     ("The screws of the right clavicle are fractured.", "SD:p"),
     ("Fractured right 5th rib under the pacer leads.", "FX:p SD:p"),
     ("The leads of the pacemaker overlie a fractured rib.", "FX:p SD:p"),
+    ("Fracture of the right humerus transfixed by screws.", "FX:p SD:p"),
     ("Pleural thickening is unchanged adjacent to linear scar.", "PO:p LO:p"),
     ("Apical pleural thickening is seen and there is scarring in the left lung.", "PO:p LO:p"),
     ("Interstitial and peripheral edema pattern in the lungs.", "ED:p"),
