@@ -1,4 +1,4 @@
-"""``litechex demo``: the whole chain on bundled synthetic data, no network, a few minutes on two CPU cores."""
+"""``litechex demo``: the whole chain on bundled synthetic data, no network, a quarter of an hour on two CPU cores."""
 
 from __future__ import annotations
 

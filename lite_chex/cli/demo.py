@@ -18,7 +18,7 @@ def demo(
     output_dir: OutputOption = None,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the tables' figures to this file.")] = None,
 ) -> None:
-    """Run the whole chain on bundled synthetic reports and print the tables; a few minutes, no network."""
+    """Run the whole chain on bundled synthetic reports and print the tables; a quarter of an hour, no network."""
     from rich.console import Console
 
     from lite_chex.demo import next_steps, run_demo
