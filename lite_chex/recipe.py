@@ -7,9 +7,9 @@ A field's description is its help text.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lite_chex.errors import UserError
 from lite_chex.findings import FINDING_SETS, NO_FINDING, FindingSet, custom_findings, finding_set
 from lite_chex.overrides import apply_override
+from lite_chex.recipe_mistakes import mistakes
 
 NEW_ENCODER = "new"
 """``distill.model_name_or_path`` that stands for an encoder made on the spot."""
@@ -352,37 +353,9 @@ def load_recipe(
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
-        mistakes = "; ".join(_mistakes(error))
-        raise UserError(f"{path.name}: {mistakes}") from None
+        raise UserError(f"{path.name}: {'; '.join(mistakes(error, Recipe))}") from None
     _resolve_paths(recipe, path.parent)
     return recipe
-
-
-def _known_keys(loc: tuple[Any, ...]) -> list[str]:
-    model: Any = Recipe
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        args = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
-        model = args[0] if args else annotation
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return []
-    return list(model.model_fields)
-
-
-def _mistakes(error: ValidationError) -> Iterator[str]:
-    for item in error.errors():
-        loc = item["loc"]
-        where = ".".join(str(part) for part in loc)
-        if item["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(str(loc[-1]), _known_keys(loc[:-1]), n=1, cutoff=0.5)
-            yield f"unknown key {where}" + (f" (did you mean {close[0]}?)" if close else "")
-        elif item["type"] == "missing":
-            yield f"{where} is missing"
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            yield f"{where}: {message}" if where else message
 
 
 def _resolve_paths(recipe: Recipe, folder: Path) -> None:
