@@ -185,7 +185,7 @@ def _unseen(round_: Round, reports: list[Report]) -> list[Report]:
     splits: dict[str, list[Report]] = {}
     for split in ("test", "validation"):
         sources = getattr(round_.recipe.data, split)
-        splits[split] = [report for source in sources for report in labelled_reports(source, round_.recipe)[0]]
+        splits[split] = [report for source in sources for report in labelled_reports(source, round_.recipe).reports]
     judged: set[str] = set()
     for number in range(1, round_.number):
         with Store(round_.dir.parent / f"loop-{number}" / STORE_FILE, create=False) as store:

@@ -24,10 +24,8 @@ _PLEURA_BEFORE = re.compile(
     r"|\bpleura\w* (?:opacit|densit|abnormalit)\w+,? (?:\w+ ){0,9}?(?:with|represents?|reflects?|suggests?|of|to) $"
 )
 _PLEURAL_SCAR = re.compile(
-    r"\bpleural (?:effusions?|fluid) (?:or|and/or|versus|vs) scar\w*\b"
-    r"(?! (?:in|at|of) the (?:\w+ ){0,2}(?:lung|lobe|base))"
-    r"|\bpleural thickening (?:(?!and\b|there\b)\w+ ){0,6}"
-    r"(?:is|represents?|reflects?|(?:due|secondary|related) to|from) (?:\w+ )?scar\w*\b"
+    r"\bpleural (?:(?:effusions?|fluid) (?:or|and/or|versus|vs)|thickening (?:(?!and\b|there\b)\w+ ){0,6}"
+    r"(?:is|represents?|reflects?|(?:due|secondary|related) to|from)(?: \w+)?) scar\w*\b"
     r"(?! (?:in|at|of) the (?:\w+ ){0,2}(?:lung|lobe|base))"
 )
 # "density overlying the heart, likely a stent"

@@ -209,7 +209,7 @@ def left_to_later(recipe: Recipe, split: str) -> set[tuple[str, str]]:
         taken |= {
             key
             for source in getattr(recipe.data, later)
-            for report in _chosen(labelled_reports(source, recipe)[0], source, recipe.seed, taken)
+            for report in _chosen(labelled_reports(source, recipe).reports, source, recipe.seed, taken)
             for key in report_keys(report)
         }
     return taken
@@ -223,7 +223,7 @@ def check_splits(recipe: Recipe) -> None:
     """
     if recipe.data.shared == "refuse":
         named = {split: getattr(recipe.data, split) for split in SPLITS}
-        check_disjoint({k: [r for s in v for r in labelled_reports(s, recipe)[0]] for k, v in named.items()})
+        check_disjoint({k: [r for s in v for r in labelled_reports(s, recipe).reports] for k, v in named.items()})
 
 
 def merge(parts: Sequence[Examples], what: str) -> Examples:

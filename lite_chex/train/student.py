@@ -56,7 +56,7 @@ def train_student(recipe: Recipe, console: Console, *, resume: bool = False) -> 
     _check_teacher(recipe)
     check_student_base(section.model_name_or_path)
     if recipe.data.shared == "refuse":
-        tested = [report for source in recipe.data.test for report in labelled_reports(source, recipe)[0]]
+        tested = [report for source in recipe.data.test for report in labelled_reports(source, recipe).reports]
         check_apart((r for source in sources for r in source_reports(source)), tested, "distill.reports")
     files, teacher = _taught(recipe, sources, console)
     stage = Stage(recipe, STUDENT)
