@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,12 @@ from lite_chex.recipe import ModelSection, Recipe, load_recipe
 
 LOCAL = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "", None)
 _asked: list[str] = []
+
+
+def pytest_configure() -> None:
+    """Workers side by side (``-n 2``) take one core each, and so do the commands that they start."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

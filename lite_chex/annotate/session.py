@@ -277,7 +277,7 @@ class Session:
 
 
 def adjudication(store: Store, findings: FindingSet, *, seed: int = 0) -> Session:
-    """A session on the label items of the store on which two annotators differ.
+    """A session on the label items of the store on which two annotators differ; one adjudicator decides each.
 
     Raises:
         UserError: if there is none of these findings.
@@ -296,7 +296,7 @@ def adjudication(store: Store, findings: FindingSet, *, seed: int = 0) -> Sessio
         others = sorted({kept[key].finding_set for key in open_items})
         hint = f"; they do with {findings_option(others[0])}" if others else ""
         raise UserError(f"{store.path}: no report on which two annotators' {findings.name} labels differ{hint}")
-    return Session("adjudicate", drafts, store, findings, seed=seed, opinions=opinions)
+    return Session("adjudicate", drafts, store, findings, seed=seed, overlap=0.0, opinions=opinions)
 
 
 def _name(value: object) -> str:

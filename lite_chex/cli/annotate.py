@@ -202,9 +202,12 @@ def serve_items(
     task: str, inputs: Inputs, store: Path, overlap: float, host: str, port: int, token: str | None
 ) -> None:
     from lite_chex.annotate.build import build_items, open_session
+    from lite_chex.annotate.server import access_token
     from lite_chex.annotate.store import Store
 
-    built = build_items(task, inputs)  # before the store is made: a command that fails leaves none
+    # Before the store is made: a command that fails leaves none.
+    token = access_token(host, token)
+    built = build_items(task, inputs)
     with Store(store) as opened:
         session = open_session(task, inputs, built, opened, overlap)
         _serve(session, _what(task, built), opened, host, port, token)

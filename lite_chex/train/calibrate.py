@@ -17,7 +17,7 @@ from lite_chex.errors import UserError
 from lite_chex.evaluate.calibration import calibrate
 from lite_chex.findings import SKIP
 from lite_chex.labelers.llm import fingerprint_of
-from lite_chex.train.examples import load_split, merge, rule_labels
+from lite_chex.train.examples import load_split, merge, print_notes, rule_labels
 from lite_chex.train.run import Stage
 from lite_chex.train.stages import TITLES, StageLabeler
 
@@ -47,6 +47,7 @@ def calibrate_run(recipe: Recipe, console: Console, stage: str | None = None) ->
             "data.validation: calibrating takes gold with all four certainties"
             + ("; presence codes never say negative, uncertain or absent" if presence else ", and there is no source")
         )
+    print_notes(gold, console)
     examples = merge(gold, "validation")
     for source in presence:
         console.print(

@@ -14,7 +14,7 @@ from lite_chex.decode.packed import padded
 from lite_chex.model.adapters import load_adapter, role, save_adapter
 from lite_chex.model.backbone import load_base
 from lite_chex.train.batches import LengthGrouped
-from lite_chex.train.examples import validation_gold
+from lite_chex.train.examples import print_notes, validation_gold
 from lite_chex.train.lineage import parents, require_fresh
 from lite_chex.train.preferences import PAIRS_FILE, make_preferences, run_pairs
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
@@ -52,7 +52,9 @@ def train_dpo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
     backbone = load_base(recipe.model)
     load_adapter(backbone, sft, "default", trainable=True)
     setup = Setup(recipe, backbone)
-    validation = Validation(setup, validation_gold(recipe, "DPO"))
+    gold = validation_gold(recipe, "DPO")
+    print_notes(gold, console)
+    validation = Validation(setup, gold)
     stage.begin(resume, parents(recipe, "dpo"))
 
     class Trainer(DPOTrainer):

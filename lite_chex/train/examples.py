@@ -18,6 +18,8 @@ from lite_chex.errors import UserError
 from lite_chex.findings import NO_FINDING, SKIP, Certainty, FindingSet, LabelArray
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from lite_chex.recipe import Recipe, Source
 
 
@@ -255,6 +257,12 @@ def validation_gold(recipe: Recipe, what: str) -> list[Examples]:
     if not parts:
         raise UserError(f"data.validation: {what} needs reports with gold to choose its checkpoint on")
     return [merge(kind, "validation") for kind in kinds if kind]
+
+
+def print_notes(parts: Sequence[Examples], console: Console) -> None:
+    """What was left out of the parts' files, each sentence once."""
+    for note in dict.fromkeys(note for part in parts for note in part.notes):
+        console.print(note, style="yellow", highlight=False, markup=False)
 
 
 def error_score(

@@ -17,7 +17,7 @@ from lite_chex.findings import LabelArray
 from lite_chex.model.adapters import role, save_adapter
 from lite_chex.model.hardware import return_freed_memory
 from lite_chex.train import losses, ppo
-from lite_chex.train.examples import Examples, check_splits, load_split, rule_labels, validation_gold
+from lite_chex.train.examples import Examples, check_splits, load_split, print_notes, rule_labels, validation_gold
 from lite_chex.train.lineage import parents, require_fresh
 from lite_chex.train.progress import Steps, steps
 from lite_chex.train.reward import at_chance, train_rm
@@ -75,7 +75,9 @@ def train_ppo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
         # transformers checkpoints only in training mode; dropout is 0 in every role's LoRA here.
         roles.setup.backbone.causal.gradient_checkpointing_enable({"use_reentrant": False})
         roles.setup.backbone.causal.train()
-    validation = Validation(roles.setup, validation_gold(recipe, "PPO"))
+    gold = validation_gold(recipe, "PPO")
+    print_notes(gold, console)
+    validation = Validation(roles.setup, gold)
     pool = _pool(recipe, roles)
     stage = Stage(recipe, "ppo")
     stage.begin(resume, parents(recipe, "ppo"))

@@ -17,7 +17,15 @@ from lite_chex.errors import UserError
 from lite_chex.findings import SKIP, Certainty, LabelArray
 from lite_chex.model.adapters import for_inference, load_adapter
 from lite_chex.model.backbone import load_base
-from lite_chex.train.examples import Examples, check_splits, error_score, load_split, rule_labels, single_edits
+from lite_chex.train.examples import (
+    Examples,
+    check_splits,
+    error_score,
+    load_split,
+    print_notes,
+    rule_labels,
+    single_edits,
+)
 from lite_chex.train.lineage import record_pairs
 from lite_chex.train.progress import steps
 from lite_chex.train.run import PAIRS_FILE, Stage, seed_everything
@@ -84,9 +92,8 @@ def make_preferences(recipe: Recipe, console: Console, *, source_stage: str = "s
         load_adapter(backbone, folder, "default", trainable=False)
         for_inference(backbone)
         setup = Setup(recipe, backbone)
+        print_notes(parts, console)
         for index, part in enumerate(parts):
-            for note in part.notes:
-                console.print(note, style="yellow", highlight=False, markup=False)
             part, too_long = setup.within_length(part)
             if too_long:
                 console.print(f"{part.source}: {too_long} reports longer than model.max_length left out")

@@ -22,7 +22,7 @@ from lite_chex.model.adapters import copy_into_default, for_inference, load_adap
 from lite_chex.model.backbone import load_base
 from lite_chex.train import losses
 from lite_chex.train.batches import LengthGrouped
-from lite_chex.train.examples import Examples, error_score, validation_gold
+from lite_chex.train.examples import Examples, error_score, print_notes, validation_gold
 from lite_chex.train.lineage import parents, require_fresh
 from lite_chex.train.preferences import PAIRS_FILE, Samples, make_preferences, run_pairs, sample_answers
 from lite_chex.train.run import Clock, Stage, seed_everything, write_card
@@ -238,7 +238,9 @@ def _held(recipe: Recipe, groups: list[AnswerGroup], sft: Path, console: Console
     setup = Setup(recipe, backbone)
     weight = setup.decoder.weight  # a classification model has no output head to read it from
     gold = []
-    for index, part in enumerate(validation_gold(recipe, "the reward model") if recipe.data.validation else []):
+    validation = validation_gold(recipe, "the reward model") if recipe.data.validation else []
+    print_notes(validation, console)
+    for index, part in enumerate(validation):
         examples, _ = setup.within_length(part)
         title = f"sampling ({examples.source})"
         gold.append((examples, sample_answers(setup, examples.texts, console, title, recipe.seed + 5000 + index)))

@@ -21,7 +21,7 @@ from lite_chex.model.backbone import check_base, load_base
 from lite_chex.model.unsloth_backend import choose_backend, load_with_unsloth
 from lite_chex.train import losses
 from lite_chex.train.batches import LengthGrouped, balanced_rows
-from lite_chex.train.examples import Examples, check_splits, load_split, merge, validation_gold
+from lite_chex.train.examples import Examples, check_splits, load_split, merge, print_notes, validation_gold
 from lite_chex.train.lineage import PARENTS, parents, stale
 from lite_chex.train.preferences import corrected
 from lite_chex.train.run import TRAINED_ON, Clock, Stage, seed_everything, trained_on, write_card
@@ -74,8 +74,7 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         seen |= {text_digest(text) for text in parts[0].texts}
         if section.variants:
             parts.append(_variants(parts[0], section.variants, recipe))
-    for note in dict.fromkeys(note for part in parts for note in part.notes):
-        console.print(note, style="yellow", highlight=False, markup=False)
+    print_notes([*parts, *held_out], console)
     check_base(recipe.model)
     # Seconds of imports: after everything that a user can get wrong.
     from trl import SFTConfig, SFTTrainer

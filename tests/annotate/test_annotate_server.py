@@ -121,6 +121,14 @@ def test_any_other_address_asks_for_the_token(files: Files, serve: Start) -> Non
     assert "Traceback" not in said
 
 
+def test_a_short_token_leaves_no_store(files: Files) -> None:
+    code = [sys.executable, "-c", NO_NETWORK, "annotate", *arguments(files, "--token", "short")]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "--token must have at least 12 characters" in done.stderr
+    assert not (files.folder / "j.sqlite").exists()
+
+
 def test_a_taken_port_is_named(files: Files, serve: Start, tmp_path: Path) -> None:
     pytest.importorskip("gradio", reason="the server needs Gradio: pip install 'lite-chex[annotate]'")
     import socket

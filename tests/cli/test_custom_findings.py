@@ -144,6 +144,11 @@ def test_adjudication_without_the_recipe_says_whose_labels_differ(recipe: Path, 
         for name, word in (("Ann", "positive"), ("Bob", "absent")):
             labels = [word, *["absent"] * (len(findings) - 1)]
             store.add(item=item, annotator=name, verdict="done", request=f"request-{name}", detail={"labels": labels})
-        assert len(adjudication(store, findings)) == 1
+        session = adjudication(store, findings)
+        assert len(session) == 1
+        shown = session.next("Eve")["item"]
+        body = {"annotator": "Eve", "item": shown["key"], "verdict": "done", "request": "request-Eve-1"}
+        assert session.judge({**body, "labels": labels})["item"] is None
+        assert session.next("Fay")["item"] is None  # decided once: another adjudicator has nothing to do
         with pytest.raises(UserError, match=r"they do with --findings RECIPE, the recipe of paper13\+"):
             adjudication(store, PAPER13)

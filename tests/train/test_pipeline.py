@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -248,16 +249,21 @@ def test_presence_codes_choose_the_checkpoint_beside_gold_and_teach_sft(trained:
     recipe = trained.model_copy(deep=True)
     recipe.output_dir, recipe.ppo.total_iterations = str(tmp_path / "runs"), 1
     [gold] = recipe.data.validation
+    stray = tmp_path / "gold.csv"  # with a row of no report: each stage that reads it says so
+    stray.write_text(Path(str(gold.labels)).read_text() + "nobody,1.0" + "," * 13 + "\n")
+    gold.labels = str(stray)
     codes = gold.model_copy(update={"presence": True, "limit": 8})
     recipe.data.validation = [codes, gold]
     recipe.data.preference[0].presence = True
     for stage in ("reward", "ppo", "sft_gold"):
         shutil.rmtree(Stage(recipe, stage).dir)
-    train_sft(recipe, QUIET, on_gold=True)
-    train_rm(recipe, QUIET)
     path = Stage(recipe, "reward").dir / FINISHED
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy": 0.9}))
-    train_ppo(recipe, QUIET)
+    for train in (partial(train_sft, on_gold=True), train_rm, train_ppo):
+        console = Console(record=True, width=200, file=io.StringIO())
+        train(recipe, console)
+        assert "gold.csv: 1 of its rows left out, no report of" in console.export_text(), train
+        if path.is_file():
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy": 0.9}))
     first = next(r for r in read_metrics(Stage(recipe, "ppo").dir) if r["step"] == 0)
     of_gold, of_codes = first["validation/errors_per_report_macro"], first["validation/errors_per_report_presence"]
     assert of_gold != of_codes
