@@ -34,7 +34,11 @@ class ModelSection(Section):
     backend: Literal["auto", "unsloth", "transformers"] = Field("auto", description="Who loads the model for SFT")
     load_in_4bit: bool = Field(True, description="NF4 with double quantisation (bitsandbytes)")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="Compute dtype of the base")
-    attn_implementation: str = Field("sdpa", description="Attention of transformers: sdpa, flash_attention_2, eager")
+    attn_implementation: Literal["sdpa", "flash_attention_2", "eager"] = Field(
+        "sdpa",
+        description="Attention of transformers; reward model and PPO take sdpa for flash_attention_2, which knows no "
+        "block mask",
+    )
     lora_r: int = Field(16, ge=1)
     lora_alpha: int = Field(32, ge=1)
     lora_dropout: float = Field(0.0, ge=0, lt=1)

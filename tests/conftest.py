@@ -17,8 +17,11 @@ LOCAL = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "", None)
 _asked: list[str] = []
 
 
-def pytest_configure() -> None:
-    """Workers side by side (``-n 2``) take one core each, and so do the commands that they start."""
+def pytest_configure(config: pytest.Config) -> None:
+    """The tests run on the CPU, wherever they run, but for ``-m gpu``. Workers side by side (``-n 2``) take one core
+    each, and so do the commands that they start."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -1,4 +1,4 @@
-"""A batch's KV cache while it is decoded: rows run chunks of different lengths, drop out, and go back to a slot."""
+"""A batch while it is decoded: rows run chunks of different lengths, drop out, and go back to a slot."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from lite_chex.decode.packed import padded
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +50,11 @@ class BatchCache:
         self.valid = torch.ones((rows, len(decoder.prefix_ids)), dtype=torch.bool)
         self.position = torch.full((rows,), len(decoder.prefix_ids), dtype=torch.long)
 
+    @property
+    def width(self) -> int:
+        """Slots so far, the prefix's included."""
+        return self.valid.shape[1]
+
     def append_all(self, chunks: Sequence[Sequence[int]], predict: torch.Tensor) -> torch.Tensor:
         """Run chunks of different lengths, padded on the right; hidden states fp32 ``[rows, T, hidden]`` at
         ``predict`` (places in the chunk)."""
@@ -63,7 +70,7 @@ class BatchCache:
         self.run.slots += len(chunks) * width
         pad = self.backbone.tokenizer.pad_token_id
         ids = torch.tensor([[*c, *[pad] * (width - len(c))] for c in chunks])
-        self.start = self.valid.shape[1]
+        self.start = self.width
         self.valid = torch.cat([self.valid, torch.arange(width)[None] < lengths[:, None]], dim=1)
         mask = (block_mask(self.valid, self.start) if self.blocks else self.valid.long()).to(device)
         position_ids = self.position[:, None] + torch.arange(width)[None]
@@ -98,3 +105,44 @@ class BatchCache:
         """Each row goes on from the cache of row ``parent[row]`` (beam search)."""
         self.valid, self.position = self.valid[parent], self.position[parent]
         self.cache.batch_select_indices(parent.to(self.backbone.device))
+
+
+class WholeRows:
+    """The same without a KV cache, for a model that takes none: each chunk runs with all that came before it."""
+
+    def __init__(self, decoder: DecisionDecoder, rows: int, run: Count) -> None:
+        self.run, self.backbone = run, decoder.backbone
+        self.rows = [list(decoder.prefix_ids) for _ in range(rows)]
+
+    @property
+    def width(self) -> int:
+        """Tokens of every row, until rows are appended to that :meth:`keep` has not cut."""
+        return len(self.rows[0])
+
+    def append_all(self, chunks: Sequence[Sequence[int]], predict: torch.Tensor) -> torch.Tensor:
+        """As :meth:`BatchCache.append_all`."""
+        import torch
+
+        self.start = self.width
+        before = torch.tensor([len(row) for row in self.rows])
+        self.rows = [[*row, *chunk] for row, chunk in zip(self.rows, chunks, strict=True)]
+        width = padded(max(map(len, self.rows)))
+        self.run.rows += len(self.rows)
+        self.run.tokens += sum(map(len, self.rows))
+        self.run.slots += len(self.rows) * width
+        pad, device = self.backbone.tokenizer.pad_token_id, self.backbone.device
+        ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in self.rows], device=device)
+        # Padding stands on the right, where causal attention never looks.
+        hidden = self.backbone.trunk(input_ids=ids, use_cache=False).last_hidden_state
+        places = (before[:, None] + predict).to(device)
+        return hidden[torch.arange(len(self.rows), device=device)[:, None], places].float()
+
+    def append(self, chunks: Sequence[Sequence[int]]) -> torch.Tensor:
+        """As :meth:`BatchCache.append`."""
+        import torch
+
+        return self.append_all(chunks, torch.tensor([[len(c) - 1] for c in chunks]))[:, 0]
+
+    def keep(self, rows: npt.NDArray[np.int64], last: int) -> None:
+        """As :meth:`BatchCache.keep`."""
+        self.rows = [self.rows[i][: self.start + last + 1] for i in rows.tolist()]

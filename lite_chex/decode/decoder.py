@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lite_chex.decode import decisions
-from lite_chex.decode.batch_cache import BatchCache, Count
+from lite_chex.decode.batch_cache import BatchCache, Count, WholeRows
 from lite_chex.findings import Certainty, LabelArray
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class DecisionDecoder:
         """One batch, decision by decision: its number, logits ``[rows, 4]`` and choices ``[rows]``."""
         import torch
 
-        state = BatchCache(self, len(bodies), run)
+        state = self._batch(len(bodies), run)
         chunks = [[*body, *self.template.head] for body in bodies]
         seen = torch.zeros((len(bodies), len(self.findings), 4))
         for t in range(len(self.findings)):
@@ -262,6 +262,9 @@ class DecisionDecoder:
             cache.batch_repeat_interleave(rows)
         return cache
 
+    def _batch(self, rows: int, run: Count) -> BatchCache | WholeRows:
+        return (BatchCache if self.backbone.takes_cache else WholeRows)(self, rows, run)
+
     def _sequence(self, body: Sequence[int], labels: LabelArray) -> tuple[list[int], list[int]]:
         """Prompt and answer up to the last decision, and the places of the tokens that predict the decisions."""
         ids = [*body, *self.template.head]
@@ -284,7 +287,7 @@ class DecisionDecoder:
 
         findings = self.findings
         count, steps = len(bodies), len(findings)
-        state = BatchCache(self, count, run)
+        state = self._batch(count, run)
         draft = draft.copy()
         logits = torch.zeros((count, steps, 4))
         gumbel = None if noise is None else torch.from_numpy(noise)
@@ -292,7 +295,7 @@ class DecisionDecoder:
         start = np.zeros(count, dtype=np.int64)  # first decision that is not final yet, per active row
         while len(active):
             # Every row goes on from the same slot: rows of like length stay so, and their cache has no holes.
-            cut = state.valid.shape[1] - len(self.prefix_ids)
+            cut = state.width - len(self.prefix_ids)
             chunks, predict = [], []
             for row in active.tolist():
                 ids, where = self._sequence(bodies[row], draft[row])

@@ -22,12 +22,16 @@ DECODABLE = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "olmo2")
 
 @dataclass
 class Backbone:
-    """A causal language model with its tokenizer. ``model`` may be a PeftModel around it."""
+    """A causal language model with its tokenizer. ``model`` may be a PeftModel around it.
+
+    takes_cache: whether its trunk takes transformers' KV cache (unsloth's does not).
+    """
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
     name: str
     dtype_reason: str = ""
+    takes_cache: bool = True
 
     @property
     def causal(self) -> PreTrainedModel:
@@ -118,8 +122,12 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0][:200] if text else type(error).__name__
 
 
-def load_base(section: ModelSection, *, num_labels: int | None = None, for_training: bool = True) -> Backbone:
+def load_base(
+    section: ModelSection, *, num_labels: int | None = None, for_training: bool = True, packed: bool = False
+) -> Backbone:
     """Load the base model in 4 bits or in the compute dtype; ``num_labels`` gives a classification head.
+
+    packed: for rows of several answers (:mod:`lite_chex.decode.packed`).
 
     Raises:
         UserError: if it does not exist, is of an unsupported architecture, or this machine cannot run it.
@@ -140,7 +148,10 @@ def load_base(section: ModelSection, *, num_labels: int | None = None, for_train
     try:
         config = AutoConfig.from_pretrained(name, **options)
         check_decodable(config.model_type)
-        options |= {"dtype": dtype, "attn_implementation": section.attn_implementation}
+        attention = section.attn_implementation
+        if packed and attention == "flash_attention_2":
+            attention = "sdpa"
+        options |= {"dtype": dtype, "attn_implementation": attention}
         if section.load_in_4bit:
             check_4bit()
             options["quantization_config"] = BitsAndBytesConfig(
@@ -152,6 +163,8 @@ def load_base(section: ModelSection, *, num_labels: int | None = None, for_train
             )
         if torch.cuda.is_available():
             options["device_map"] = {"": 0}
+            if torch.cuda.get_device_capability(0) < (8, 0):
+                without_grouped_attention()
         if num_labels is None:
             model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **options)
         else:
@@ -165,6 +178,7 @@ def load_base(section: ModelSection, *, num_labels: int | None = None, for_train
     model.config.use_cache = not for_training
     if section.load_in_4bit:
         keep_gradients(model)
+        compute_in(model, dtype)
     model.requires_grad_(False)
     model.eval()
     return Backbone(model, tokenizer, name, f"{dtype_name} ({reason})")
@@ -214,3 +228,24 @@ def keep_gradients(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def compute_in(model: Any, dtype: torch.dtype) -> None:
+    """Let 4-bit layers multiply in ``dtype``: a checkpoint that was quantised beforehand brings its own, and
+    transformers keeps that (bf16 on a T4)."""
+    import bitsandbytes as bnb
+
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.compute_dtype, module.compute_type_is_set = dtype, True
+
+
+def without_grouped_attention() -> None:
+    """Let transformers repeat the key and value heads for SDPA on cards before Ampere.
+
+    Without a mask it leaves grouped heads to SDPA, whose kernels for them are flash (from compute capability 8.0 on)
+    or plain matrix products with every score in memory (transformers #48633). Not yet run on such a card.
+    """
+    from transformers.integrations import sdpa_attention
+
+    sdpa_attention.use_gqa_in_sdpa = lambda *_: False

@@ -11,7 +11,8 @@ from pathlib import Path
 
 def gpu_memory_gb() -> float | None:
     """Total memory of the first CUDA device in GB (10^9 bytes are not meant: GiB), or None without one."""
-    driver = Path("/proc/driver/nvidia").exists() or platform.system() == "Windows"
+    places = ("/proc/driver/nvidia", "/dev/dxg")  # the second under WSL
+    driver = any(Path(p).exists() for p in places) or platform.system() == "Windows"
     if not driver and not os.environ.get("CUDA_VISIBLE_DEVICES"):
         return None  # without importing torch
     import torch

@@ -1,8 +1,9 @@
 """Who loads the base for SFT: unsloth where it is installed and the card supports it, else transformers.
 
-Not yet run on a GPU: ``choose_backend`` is tested on a CPU, ``load_with_unsloth`` follows unsloth's documentation
-and is untested. unsloth's fast kernels take one adapter, so reward model, PPO and DPO always run on plain PEFT;
-the adapter that SFT writes is PEFT's in both cases.
+Not yet run on a GPU: ``choose_backend`` is tested on a CPU, ``load_with_unsloth`` follows the source of unsloth
+2026.10.9 and is untested. Its trunk takes no KV cache of transformers and cuts rows at ``max_seq_length``; versions
+before 2026.9.14 attend both ways where xFormers gets no mask. Its fast kernels take one adapter, so reward model, PPO
+and DPO always run on plain PEFT; the adapter that SFT writes is PEFT's in both cases.
 """
 
 from __future__ import annotations
@@ -59,8 +60,10 @@ def silence() -> None:
     os.environ["UNSLOTH_DISABLE_AUTO_UPDATES"] = "1"
 
 
-def load_with_unsloth(section: ModelSection, *, gradient_checkpointing: bool = True) -> Backbone:
+def load_with_unsloth(section: ModelSection, max_seq_length: int, *, gradient_checkpointing: bool = True) -> Backbone:
     """The base with a fresh fp32 LoRA ``default`` already on it, as :func:`load_base` plus :func:`new_adapter` give.
+
+    max_seq_length: the widest batch, its padding included.
 
     Raises:
         UserError: if the architecture is not supported or unsloth cannot load the model.
@@ -81,7 +84,7 @@ def load_with_unsloth(section: ModelSection, *, gradient_checkpointing: bool = T
         check_decodable(AutoConfig.from_pretrained(name, trust_remote_code=section.trust_remote_code).model_type)
         model, _ = FastLanguageModel.from_pretrained(
             model_name=name,
-            max_seq_length=section.max_length,
+            max_seq_length=max_seq_length,
             dtype=getattr(torch, dtype),
             load_in_4bit=section.load_in_4bit,
             trust_remote_code=section.trust_remote_code,
@@ -102,4 +105,4 @@ def load_with_unsloth(section: ModelSection, *, gradient_checkpointing: bool = T
         raise UserError(f'model "{name}": unsloth cannot load it ({first}); set model.backend=transformers') from None
     model.config.pad_token_id = tokenizer.pad_token_id
     to_fp32(model)
-    return Backbone(model, tokenizer, name, f"{dtype} ({reason}), unsloth")
+    return Backbone(model, tokenizer, name, f"{dtype} ({reason}), unsloth", takes_cache=False)

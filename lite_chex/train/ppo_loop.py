@@ -71,10 +71,6 @@ def train_ppo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
     check_splits(recipe)
     seed_everything(recipe.seed)
     roles = Roles.load(recipe, sft, reward.dir)
-    if section.gradient_checkpointing:
-        # transformers checkpoints only in training mode; dropout is 0 in every role's LoRA here.
-        roles.setup.backbone.causal.gradient_checkpointing_enable({"use_reentrant": False})
-        roles.setup.backbone.causal.train()
     gold = validation_gold(recipe, "PPO")
     print_notes(gold, console)
     validation = Validation(roles.setup, gold)

@@ -120,7 +120,7 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
 
     held = _held(recipe, held_groups, sft, console)
     seed_everything(recipe.seed)
-    backbone = load_base(recipe.model, num_labels=1)
+    backbone = load_base(recipe.model, num_labels=1, packed=True)
     new_adapter(backbone, recipe.model, task_type="SEQ_CLS")
     copy_into_default(backbone.model, sft)
     setup = Setup(recipe, backbone)

@@ -59,7 +59,7 @@ class Roles:
         """Load the base once and every role's adapter onto it."""
         import torch
 
-        backbone = load_base(recipe.model)
+        backbone = load_base(recipe.model, packed=True)
         load_adapter(backbone, sft, "policy", trainable=True)
         load_adapter(backbone, sft, "ref", trainable=False)
         load_adapter(backbone, reward, "reward", trainable=False)
@@ -71,7 +71,14 @@ class Roles:
         torch.nn.init.zeros_(head.weight)
         torch.nn.init.zeros_(head.bias)
         summary = json.loads((reward / FINISHED).read_text(encoding="utf-8"))
-        backbone.model.eval()  # dropout off in every role
+        # Dropout off in every role: the same answer must have the same log-probability in two passes.
+        backbone.model.eval()
+        if recipe.ppo.gradient_checkpointing:  # which transformers does only in training mode
+            for module in backbone.model.modules():
+                if isinstance(module, torch.nn.Dropout):
+                    module.p = 0.0
+            backbone.causal.gradient_checkpointing_enable({"use_reentrant": False})
+            backbone.causal.train()
         return cls(
             Setup(recipe, backbone),
             score,

@@ -85,7 +85,9 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
     backend, why = choose_backend(recipe.model.backend)
     console.print(f"backend: {backend} ({why})", highlight=False)
     if backend == "unsloth":
-        backbone = load_with_unsloth(recipe.model, gradient_checkpointing=section.gradient_checkpointing)
+        backbone = load_with_unsloth(
+            recipe.model, padded(recipe.model.max_length), gradient_checkpointing=section.gradient_checkpointing
+        )
     else:
         backbone = load_base(recipe.model)
         new_adapter(backbone, recipe.model)

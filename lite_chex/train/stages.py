@@ -133,7 +133,7 @@ class StageLabeler:
     def setup(self) -> Setup:
         """The base with every stage's adapter, loaded when a prediction has to be made."""
         if self._setup is None:
-            backbone = load_base(self.recipe.model, for_training=False)
+            backbone = load_base(self.recipe.model, for_training=False, packed="best_of_k" in self.wanted)
             for name in [*self.stages, *(["reward"] if "best_of_k" in self.wanted else [])]:
                 load_adapter(backbone, Stage(self.recipe, name).dir, name, trainable=False)
             for_inference(backbone)

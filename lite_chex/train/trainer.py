@@ -32,7 +32,7 @@ def training_arguments(cls: Any, section: Trained, stage: Stage, dtype: str, **m
     import torch
 
     cuda = torch.cuda.is_available()
-    return cls(
+    arguments = cls(
         output_dir=str(stage.checkpoints),
         learning_rate=section.learning_rate,
         num_train_epochs=section.num_train_epochs,
@@ -63,6 +63,9 @@ def training_arguments(cls: Any, section: Trained, stage: Stage, dtype: str, **m
         push_to_hub=False,
         **more,
     )
+    # transformers multiplies the batch by the visible cards, and would split it among them.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def make_trainer(cls: Any, backbone: Backbone, arguments: Any, rows: list[dict[str, Any]], collator: Any) -> Any:

@@ -38,6 +38,7 @@ def test_built_checkpoint_holds_what_was_quantised(card_fit: ModuleType, tmp_pat
     for layer in layers:
         weight = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
         assert weight.float().std().item() == pytest.approx(0.02, rel=0.1)
+    assert {layer.compute_dtype for layer in layers} == {torch.float32}  # the recipe's, not the checkpoint's bf16
     hidden = backbone.trunk(input_ids=torch.arange(5)[None]).last_hidden_state
     assert hidden.isfinite().all()
 
@@ -45,7 +46,7 @@ def test_built_checkpoint_holds_what_was_quantised(card_fit: ModuleType, tmp_pat
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*quantization_config.*")
 def test_every_stage_is_measured(card_fit: ModuleType, tmp_path: Path) -> None:
-    rows = card_fit.run_all(["qwen2.5-7b"], [12.0], 3, True, tmp_path)
+    [rows] = card_fit.run_all(["qwen2.5-7b"], [12.0], 3, True, tmp_path)
     assert [r.stage for r in rows] == ["sft", "reward", "ppo", "dpo", "label"]
     assert not any(r.failed for r in rows)
     assert all(r.seconds > 0 and r.planned_gb > 0 for r in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,20 @@ def test_lossless_for_any_draft_and_batch(world: World) -> None:
             np.testing.assert_array_equal(found.values, exact.values)
             np.testing.assert_allclose(found.logits, exact.logits, atol=2e-4)
     assert world.decoder.decode(bodies, exact.values).passes == 1.0
+
+
+def test_without_a_cache_the_labels_are_the_same(world: World) -> None:
+    """As for unsloth's trunk, which takes no KV cache: whole rows again instead of what is new."""
+    bodies = world.prompt.body_ids(world.texts(40, 22))
+    drafts = random_labels(np.random.default_rng(23), 40)
+    whole = DecisionDecoder(replace(world.backbone, takes_cache=False), world.template, world.prompt.prefix_ids)
+    for found, exact in (
+        (whole.decode(bodies, drafts, batch_size=7), world.decoder.decode(bodies, drafts, batch_size=7)),
+        (whole.stepwise(bodies, batch_size=7), world.decoder.stepwise(bodies, batch_size=7)),
+    ):
+        np.testing.assert_array_equal(found.values, exact.values)
+        np.testing.assert_allclose(found.logits, exact.logits, atol=2e-4)
+        assert found.passes == exact.passes
 
 
 def test_gradient_checkpointing_changes_no_label(world: World) -> None:

@@ -305,6 +305,26 @@ def test_the_cells_of_gold_teach_the_reward_model(trained: Recipe, tmp_path: Pat
     assert found[1] > found[0] + 1
 
 
+def test_checkpointed_ppo_is_the_same_ppo_and_drops_nothing(trained: Recipe, tmp_path: Path) -> None:
+    """transformers checkpoints in training mode alone, where the adapters' dropout would be on."""
+    import shutil
+
+    found = []
+    for checkpointing in (False, True):
+        recipe = trained.model_copy(deep=True)
+        recipe.output_dir, recipe.ppo.total_iterations = str(tmp_path / str(checkpointing)), 2
+        recipe.ppo.gradient_checkpointing = checkpointing
+        shutil.copytree(trained.output_dir, recipe.output_dir)
+        shutil.rmtree(Stage(recipe, "ppo").dir)
+        for stage in ("sft", "reward"):
+            config = Stage(recipe, stage).dir / "adapter_config.json"
+            config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_dropout": 0.5}))
+        train_ppo(recipe, QUIET)
+        found.append(adapter(recipe, "ppo"))
+    for key, tensor in found[0].items():
+        torch.testing.assert_close(found[1][key], tensor, atol=1e-6, rtol=1e-5)
+
+
 COMMANDS = {"sft": "train-sft", "reward": "train-rm", "ppo": "train-ppo", "dpo": "train-dpo"}
 
 
