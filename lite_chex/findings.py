@@ -233,6 +233,8 @@ def custom_findings(
             raise UserError(f'data.rename_findings: "{old}" is no finding of {base.name} that can have another name')
     if not (phrases or renamed):
         return base
+    if NO_FINDING in phrases:
+        raise UserError(f'data.custom_findings: "{NO_FINDING}" follows from the other findings and takes no phrases')
     names = [renamed.get(name, name) for name in base.names]
     own = {renamed.get(name, name): tuple(words) for name, words in phrases.items()}
     extra = [name for name in own if name not in names]

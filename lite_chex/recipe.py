@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lite_chex.errors import UserError
 from lite_chex.findings import FINDING_SETS, NO_FINDING, FindingSet, custom_findings, finding_set
 from lite_chex.overrides import apply_override
-from lite_chex.recipe_mistakes import mistakes
+from lite_chex.recipe_mistakes import mistakes, read_sections
 
 NEW_ENCODER = "new"
 """``distill.model_name_or_path`` that stands for an encoder made on the spot."""
@@ -339,15 +339,7 @@ def load_recipe(
             hint = f'; did you mean "{close[0]}"?' if close else ""
             raise UserError(f'no recipe "{name}": give a YAML file or one of {", ".join(known)}{hint}')
         path = known[name]
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
-            reason = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {error.problem}"
-        raise UserError(f"{path}: not a readable YAML file ({reason})") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: a recipe is a mapping of sections (model, data, sft, ...)")
+    raw = read_sections(path)
     if isinstance(raw.get("ppo"), dict):
         raw["ppo"].pop("whiten_rewards", None)  # never did anything; the recipes of early runs hold it
     for override in overrides:

@@ -4,9 +4,44 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ValidationError
+
+from lite_chex.errors import UserError
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """YAML in which no key stands twice: PyYAML lets the later one win, and half a recipe would be lost unsaid."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f'the key "{key.value}" stands twice', problem_mark=key.start_mark)
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_sections(path: Path) -> dict[str, Any]:
+    """The sections of a recipe file, not yet validated.
+
+    Raises:
+        UserError: if it is not readable YAML, has a key twice in one place, or is no mapping.
+    """
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+            reason = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {error.problem}"
+        raise UserError(f"{path}: not a readable YAML file ({reason})") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: a recipe is a mapping of sections (model, data, sft, ...)")
+    return raw
 
 
 def mistakes(error: ValidationError, recipe: type[BaseModel]) -> Iterator[str]:

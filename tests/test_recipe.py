@@ -112,6 +112,7 @@ def test_renamed_findings_are_read_under_both_names() -> None:
         ("data.rename_findings={Effusion: Fluid}", 'rename_findings: "Effusion" is no finding of paper13'),
         ("data.rename_findings={No Finding: Normal}", '"No Finding" is no finding of paper13 that can have'),
         ("data.rename_findings={Edema: Pneumonia}", "a finding is named twice"),
+        ("data.custom_findings={No Finding: [well]}", '"No Finding" follows from the other findings'),
         ("data.custom_findings={'Rib \"x\"': [rib]}", "cannot name a finding"),
         ("data.custom_findings={Airspace Opacity: [haze]}", '"Airspace Opacity" is another name of Lung Opacity'),
     ],
@@ -136,3 +137,15 @@ def test_a_key_that_early_runs_saved_is_still_read(tmp_path: Path) -> None:
     saved.write_text(load_recipe("tiny-cpu").to_yaml().replace("ppo:\n", "ppo:\n  whiten_rewards: false\n"))
     assert "whiten_rewards" in saved.read_text()
     assert load_recipe(saved).ppo == load_recipe("tiny-cpu").ppo
+
+
+def test_a_key_that_stands_twice_is_named(tmp_path: Path) -> None:
+    """PyYAML lets the later one win: half a recipe would be lost unsaid."""
+    path = tmp_path / "mine.yaml"
+    text = shipped_recipes()["tiny-cpu"].read_text()
+    path.write_text(text + "data: {findings: chexpert14}\n")
+    with pytest.raises(UserError, match=r'mine.yaml: .*line \d+, column 1: the key "data" stands twice'):
+        load_recipe(path)
+    path.write_text("base: &base {seed: 3}\n" + text.replace("seed: 7", "<<: *base"))
+    with pytest.raises(UserError, match="unknown key base"):  # merging is no repetition
+        load_recipe(path)

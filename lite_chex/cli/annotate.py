@@ -146,8 +146,11 @@ def export(
     from lite_chex.annotate.label_studio import export_judgements
     from lite_chex.annotate.store import Store
     from lite_chex.annotate.summary import summary
+    from lite_chex.data.files import refuse_overwriting
 
     console = Console()
+    files = {"--preferences": preferences, "--gold": gold, "--reader-study": reader_study}
+    refuse_overwriting({**files, "--judgements": judgements, "--label-studio": label_studio}, [store])
     with Store(store, create=False) as opened:
         written: list[tuple[Path | None, str, int]] = []
         if preferences:
@@ -247,11 +250,14 @@ def _write_tasks(inputs: Inputs, path: Path, store: Path) -> None:
     from lite_chex.annotate.build import build_items
     from lite_chex.annotate.label_studio import LABELING_CONFIG, export_tasks
     from lite_chex.annotate.store import Store
+    from lite_chex.data.files import refuse_overwriting
 
+    config = path.with_suffix(".xml")
+    read = [inputs.reports, store, *(Path(spec.partition("=")[2]) for spec in inputs.predictions)]
+    refuse_overwriting({"--label-studio": path, "--label-studio's labelling setup": config}, read)
     drafts = build_items("compare", inputs).drafts
     with Store(store) as opened:
         opened.add_items(d.item for d in drafts)  # which version gave which answer stays here, not in the tasks
     n = export_tasks(drafts, path, inputs.seed)
-    config = path.with_suffix(".xml")
     config.write_text(LABELING_CONFIG, encoding="utf-8")
     Console().print(f"{path}: {n} tasks; {config}: the project's labelling setup", highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from typing import Any
@@ -44,6 +45,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line: 0 done, 1 wrong input (one sentence), 2 usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a log in another encoding has a ? in it, not a traceback
+            stream.reconfigure(errors="replace")
     try:
         app()
     except UserError as error:

@@ -88,7 +88,7 @@ def evaluate_command(
         worst=worst,
         show_text=show_text,
     )
-    outputs.check()
+    outputs.check([gold, reports, reader_study, *predictions.values()])
     study = None
     if reader_study is not None:
         study = evaluate_reader_study(read_reader_study(reader_study), bootstrap=resamples, seed=seed)
@@ -105,6 +105,7 @@ def evaluate_command(
         run = load_recipe(recipe, set_ or [], None if output_dir is None else str(output_dir))
         if recipe is None:
             console.print(f"Recipe: {run.name}", highlight=False)
+        outputs.check(Path(file) for source in run.data.test for file in (source.reports, source.labels or ""))
         bundles = _of_run(run, protocol, console)
         if predictions:
             add_predictions(bundles, run.data.test, predictions, id_column)

@@ -120,7 +120,7 @@ def label(
         ),
     ] = False,
 ) -> None:
-    """Label every report of a file; run it again to go on where it stopped.
+    """Label every report of a file (in English); run it again to go on where it stopped.
 
     Reports that are empty or cannot be labelled stay as rows with empty labels, each with a
     reason in <output>.errors.csv. Codes: 1.0 positive, 0.0 negative, -1.0 uncertain, empty = not mentioned.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -35,3 +35,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def refuse_overwriting(written: Mapping[str, Path | None], read: Iterable[Path | None]) -> None:
+    """Refuse an output that is one of the command's own inputs. written: by option, as the user gave them.
+
+    Raises:
+        UserError: naming the option and the file.
+    """
+    inputs = [path for path in read if path is not None and path.exists()]
+    for option, path in written.items():
+        if path is not None and path.exists() and any(path.samefile(given) for given in inputs):
+            raise UserError(f"{option} {path}: this command reads that file; give another name to write to")

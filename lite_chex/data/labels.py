@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lite_chex.data.files import atomic_path
-from lite_chex.data.readers import ID_COLUMNS, ROW_ID, id_text
+from lite_chex.data.readers import ID_COLUMNS, PATIENT_COLUMNS, ROW_ID, TEXT_COLUMNS, id_text
 from lite_chex.data.records import LabelTable
 from lite_chex.data.tables import Table
 from lite_chex.errors import UserError
@@ -28,6 +28,10 @@ DECLARE_PRESENCE = (
 PRESENCE_KEY = b"litechex.presence"
 """Set to ``1`` in the metadata of a Parquet file whose labels are presence gold."""
 _CODE_OF = {value: to_code(value) for value in (*map(int, Certainty), int(SKIP))}
+
+
+_BESIDE_LABELS = ("findings", "impression", "split", "label_source")
+"""Columns of a prepared file."""
 
 
 def label_header(findings: FindingSet, id_column: str = "study_id") -> list[str]:
@@ -72,6 +76,14 @@ def finding_columns(table: Table, findings: FindingSet) -> dict[str, int]:
             f"{table.path}: no column is a finding ({', '.join(findings.names[:3])}, …); {table.described()}"
         )
     return found
+
+
+def unread_columns(table: Table, findings: FindingSet, id_column: str | None = None) -> list[str]:
+    """Columns that are no finding of the set, nor an id, a text or what LiteChex writes beside labels: findings of
+    another set, perhaps, or misspelt ones."""
+    known = {id_column, ROW_ID, *ID_COLUMNS, *PATIENT_COLUMNS, *TEXT_COLUMNS, *_BESIDE_LABELS}
+    others = [c for c in table.columns if findings.column(c) is None and c not in known and not c.startswith("p_")]
+    return others if table.headed else []
 
 
 def label_id_column(table: Table, id_column: str | None = None) -> str | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lite_chex.data.files import atomic_path
+from lite_chex.data.files import atomic_path, refuse_overwriting
 from lite_chex.data.labels import PRESENCE_KEY, id_column_beside, read_labels
 from lite_chex.data.readers import id_text
 from lite_chex.data.records import LabelTable
@@ -66,6 +66,7 @@ def prepare(
     files = files or LabelFiles()
     if Path(output).suffix != ".parquet":
         raise UserError(f"{output}: the output is one Parquet file; give it a name that ends in .parquet")
+    refuse_overwriting({"--output": Path(output)}, [Path(path), files.labels, files.gold, files.splits])
     opened = open_source(source, path, options)
     known = _KnownLabels(opened, options, files)
     splits = read_splits(files.splits) if files.splits else {}
@@ -156,7 +157,8 @@ class _KnownLabels:
         for role, (path, table, _) in self.tables.items():
             notes += [f"{path.name}: {warning}" for warning in table.warnings]
             # A study in both files is labelled by gold, so only gold's own count says what had no report.
-            if role == "gold" and (unused := len(table) - self.used[role]):
+            alone = role == "gold" or "gold" not in self.tables
+            if alone and (unused := len(table) - self.used[role]):
                 notes.append(f"{path.name}: {unused} of its {len(table)} rows have no report here")
         if self.presence:
             notes.append("the labels are presence gold: eval takes them with --protocol presence")

@@ -130,7 +130,7 @@ def report_of(row: Row, cells: dict[str, object]) -> Report:
         study_id = f"row {row.number}"
     study_id = study_id or str(row.number)
     texts = {role: cells.get(role) for role in ("text", "findings", "impression")}
-    if error is None and any(isinstance(value, (list, dict, bytes)) for value in texts.values()):
+    if error is None and any(_is_no_text(value) for value in texts.values()):
         error = "the report is not text"
     if error is not None:
         return Report(row.number, study_id, "", patient_id, error=error, split=split)
@@ -157,6 +157,10 @@ def split_name(cell: object) -> str | None:
     """A split's name as LiteChex spells it: train, validation, test; None where blank."""
     name = id_text(cell)
     return SPLIT_NAMES.get(name.lower(), name) or None
+
+
+def _is_no_text(cell: object) -> bool:
+    return not (cell is None or cell != cell or isinstance(cell, str))
 
 
 def _text(cell: object) -> str:

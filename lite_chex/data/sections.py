@@ -60,6 +60,7 @@ _NAMES = {
     "final report": PREAMBLE,
     "pfi": "history",
 }
+_NO_FINDINGS = ("indication", "history", "examination", "technique", "comparison", "notification", "date")
 _TYPOS = {
     "imp", "impressions", "impresion", "impresson", "impressoin", "imprssion", "imprression", "imoression",
     "imression", "ipression", "mpression", "impession", "impressin", "impressino",
@@ -135,14 +136,16 @@ def findings_and_impression(text: str) -> tuple[str | None, str | None]:
 
 
 def text_to_label(text: str) -> str:
-    """What a whole report says about the study: findings and impression joined, else its last section.
+    """What a whole report says about the study: findings and impression joined, else the last section that can hold
+    any; "" where there is none.
 
     Indication and history are left out: "evaluate for pneumonia" is a question, not a finding.
     """
     sections = split_sections(text)
     last = {section.name: section.text for section in sections}
     joined = join_sections(*(unwrapped(last.get(name, "")) for name in ("findings", "impression")))
-    return joined or (unwrapped(sections[-1].text) if sections else "")
+    others = [section.text for section in sections if section.name not in _NO_FINDINGS]
+    return joined or (unwrapped(others[-1]) if others else "")
 
 
 def unwrapped(text: str) -> str:

@@ -41,6 +41,7 @@ class Summary:
     reports: int = 0
     empty: int = 0
     unreadable: int = 0
+    first_unreadable: str = ""
     without_sections: int = 0
     duplicate_texts: int = 0
     repeated_ids: int = 0
@@ -80,7 +81,9 @@ class SummaryCounter:
             report = item.report
             total.first_id = total.first_id or report.study_id
             total.reports += 1
-            total.unreadable += report.error is not None
+            if report.error is not None:
+                total.unreadable += 1
+                total.first_unreadable = total.first_unreadable or f"{report.study_id} ({report.error})"
             total.empty += not report.text
             total.without_sections += bool(report.text) and not (report.findings or report.impression)
             total.lengths[bisect_right(LENGTH_EDGES, len(report.text.split())) - 1] += 1
@@ -127,10 +130,12 @@ def _overview(summary: Summary) -> RichTable:
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
+    unreadable = f"{summary.unreadable} of them unreadable, first {summary.first_unreadable}"
+    unreadable = unreadable if summary.unreadable else ""
     rows: list[tuple[str, int, str]] = [
         ("reports", summary.reports, ""),
         ("patients", summary.patients, "" if summary.patients else "no patient ids: splits go by text alone"),
-        ("empty", summary.empty, f"{summary.unreadable} of them unreadable" if summary.unreadable else ""),
+        ("empty", summary.empty, unreadable),
         ("no findings or impression", summary.without_sections, "the text is not told apart into sections"),
         ("duplicate texts", summary.duplicate_texts, "an earlier report has the same text"),
         ("across splits", summary.across_splits, "patient or text also in another split"),

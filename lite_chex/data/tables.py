@@ -102,8 +102,11 @@ class Table:
     def described(self) -> str:
         """The columns, for an error message: their names, or what seems wrong with the header."""
         names = self.columns
-        delimiter = next((d for d in _DELIMITERS if len(names) == 1 and d in names[0]), None)
-        if delimiter and all(map(_is_name, names[0].split(delimiter))):
+        line = ",".join(names)
+        if line.startswith("sep="):
+            return "its first line is Excel's sep=, not a header: remove that line"
+        delimiter = next((d for d in _DELIMITERS if line.count(d) >= len(names)), None)
+        if delimiter and all(map(_is_name, line.split(delimiter))):
             return f"its columns are separated by {_DELIMITERS[delimiter]}: save it with commas"
         if not self.headed:
             count = (

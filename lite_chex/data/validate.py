@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from lite_chex.data.labels import PRESENCE_KEY, CellReader, finding_columns, label_id_column
+from lite_chex.data.labels import PRESENCE_KEY, CellReader, finding_columns, label_id_column, unread_columns
 from lite_chex.data.readers import choose_columns, id_text, iter_reports
 from lite_chex.data.splits import normalised_text
 from lite_chex.data.tables import Table
@@ -143,6 +143,8 @@ def validate_labels(
         found.notes.append(f"{contradictions} rows have {NO_FINDING} beside a positive or uncertain finding")
     if missing := [name for i, name in enumerate(findings.names) if i not in columns.values()]:
         found.notes.append(f"no column, so not scored: {', '.join(missing)}")
+    if unread := unread_columns(table, findings, id_name):
+        found.notes.append(f"no finding of {findings.name}: {', '.join(unread)}")
     return found
 
 
@@ -167,7 +169,9 @@ def validate_file(
         return [validate_labels(path, findings, id_column, presence)]
     try:
         choose_columns(table, text_column, id_column)
-    except UserError:
+    except UserError as error:
+        if not has_labels and text_column is None:
+            raise UserError(f"{error}; nor is a column one of the findings {findings.name}") from None
         if not has_labels or text_column is not None:
             raise
         return [validate_labels(path, findings, id_column)]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from lite_chex.data.labels import label_id_column, unlabelled_rows
+from lite_chex.data.labels import label_id_column, unlabelled_rows, unread_columns
 from lite_chex.data.readers import ID_COLUMNS, ROW_ID, count_rows, id_column_of, iter_reports, report_columns
 from lite_chex.data.records import LabelTable
 from lite_chex.data.tables import Table
@@ -101,8 +101,9 @@ def positions(
     found = np.array([row_of.get(study_id, -1) for study_id in ids], dtype=np.intp)
     if not (found >= 0).any():
         raise NoCommonId(
-            f'{path}: none of its {len(other):,} ids (column "{other.id_column}") is an id of {gold_path} '
-            f'(column "{gold.id_column}"); give the files of the same reports, or name the id column with --id-column'
+            f'{path}: none of its {len(other):,} ids (column "{other.id_column}": "{other.ids[0]}", …) is an id of '
+            f'{gold_path} (column "{gold.id_column}": "{ids[0]}", …); give the files of the same reports, or name the '
+            "id column with --id-column"
         )
     return found
 
@@ -184,6 +185,8 @@ def read_eval_input(
         result.notes.append(f"{gold_path.name} has no column for {', '.join(missing)}: not scored.")
     for name, path in predictions.items():
         _add_prediction(result, name, path, gold, gold_path, findings, scored, id_column)
+    if unread := ", ".join(unread_columns(Table(gold_path), findings, id_column)):
+        result.notes.append(f"{gold_path.name} has columns that are no finding of {findings.name}: {unread}.")
     if reports is not None:
         _add_reports(result, reports, gold, gold_path, id_column, text_column)
     return result

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from lite_chex.data.files import refuse_overwriting
 from lite_chex.errors import UserError
 from lite_chex.evaluate.calibration import calibration_table, calibrations
 from lite_chex.evaluate.export import csv_text, json_text, latex_text, markdown_text, to_json, write_text
@@ -20,6 +21,8 @@ from lite_chex.evaluate.render import render_notes, render_table
 from lite_chex.evaluate.results import Evaluation
 from lite_chex.evaluate.tables import Table, all_tables, overall_table
 from lite_chex.evaluate.worst import print_texts, worst_table
+
+FILES = ("json", "csv", "markdown", "latex", "html")
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,10 @@ class Outputs:
     worst: int = 0
     show_text: bool = False
 
-    def check(self) -> None:
-        """Raise a UserError for what cannot be had from any input; callers with slow input ask first."""
+    def check(self, read: Iterable[Path | None] = ()) -> None:
+        """Raise a UserError for what cannot be had from any input, and for a file that is among those ``read``;
+        callers with slow input ask first."""
+        refuse_overwriting({f"--{name}": getattr(self, name) for name in FILES}, read)
         if self.show_text and not self.worst:
             raise UserError("--show-text belongs to --worst N: give N, the number of reports to show")
         if self.html is not None:
@@ -49,7 +54,7 @@ class Outputs:
         """The files of the run's second, third, … test source: ``out.json``, ``out-2.json``, …"""
         if number == 1:
             return self
-        files = {name: getattr(self, name) for name in ("json", "csv", "markdown", "latex", "html")}
+        files = {name: getattr(self, name) for name in FILES}
         return replace(self, **{n: f.with_stem(f"{f.stem}-{number}") for n, f in files.items() if f is not None})
 
 
@@ -82,13 +87,6 @@ def write_outputs(
         extra += reader_tables(study)
     tables += extra
     shown = tables if outputs.tables else [overall_table(evaluation), *extra]
-    if data.gold_source:
-        console.print(Text(f"Gold: {data.gold_source}", style="bold"))
-    for table in shown:
-        render_table(table, console)
-    if outputs.show_text:
-        print_texts(data, outputs.worst, console)
-    render_notes(evaluation.notes, console)
     figures = to_json(evaluation)
     if study is not None:
         figures["reader_study"] = reader_study_json(study)
@@ -98,7 +96,15 @@ def write_outputs(
 
         return html_text(evaluation, tables, found, data.gold_source)
 
-    _write_files(outputs, tables, evaluation.notes, figures, html, lambda: csv_text(evaluation), console)
+    written = _write_files(outputs, tables, evaluation.notes, figures, html, lambda: csv_text(evaluation))
+    if data.gold_source:
+        console.print(Text(f"Gold: {data.gold_source}", style="bold"))
+    for table in shown:
+        render_table(table, console)
+    if outputs.show_text:
+        print_texts(data, outputs.worst, console)
+    render_notes(evaluation.notes, console)
+    _name_files(written, console)
     return evaluation
 
 
@@ -111,15 +117,16 @@ def write_reader_study(study: ReaderStudy, outputs: Outputs, console: Console) -
     if outputs.csv is not None:
         raise UserError("--csv has no reader study in it: use --json, --markdown, --latex or --html")
     tables = reader_tables(study)
-    for table in tables:
-        render_table(table, console)
 
     def html() -> str:
         from lite_chex.evaluate.html import page
 
         return page("Reader study", [], [], tables)
 
-    _write_files(outputs, tables, [], {"reader_study": reader_study_json(study)}, html, str, console)
+    written = _write_files(outputs, tables, [], {"reader_study": reader_study_json(study)}, html, str)
+    for table in tables:
+        render_table(table, console)
+    _name_files(written, console)
 
 
 def _write_files(
@@ -129,8 +136,8 @@ def _write_files(
     figures: dict[str, object],
     html: Callable[[], str],
     csv: Callable[[], str],
-    console: Console,
-) -> None:
+) -> list[Path]:
+    """Write what is wanted, before anything is printed: a reader that goes away (``| head``) costs no file."""
     makers = (
         (outputs.json, lambda: json_text(figures)),
         (outputs.csv, csv),
@@ -141,4 +148,9 @@ def _write_files(
     for path, make in makers:
         if path is not None:
             write_text(path, make)
-            console.print(Text(f"Written: {path}"), soft_wrap=True)
+    return [path for path, _ in makers if path is not None]
+
+
+def _name_files(written: list[Path], console: Console) -> None:
+    for path in written:
+        console.print(Text(f"Written: {path}"), soft_wrap=True)

@@ -117,18 +117,18 @@ def read_reader_study(path: Path) -> Readings:
         if name is None:
             raise UserError(f'{path}: no column "{meaning}"; its columns are {", ".join(table.columns)}')
         chosen.append(name)
-    kinds = [kind for kind in ERROR_KINDS if kind in table.columns]
-    if not kinds:
-        raise UserError(f"{path}: no column of counts; name them {', '.join(ERROR_KINDS)}")
+    lacking = [kind for kind in ERROR_KINDS if kind not in table.columns]
+    if lacking:
+        raise UserError(f"{path}: no column {', '.join(lacking)}; the counts are {', '.join(ERROR_KINDS)}")
     keys: list[tuple[str, str, str]] = []
     counts: list[list[int]] = []
-    for row in table.rows([*chosen, *kinds]):
+    for row in table.rows([*chosen, *ERROR_KINDS]):
         if row.error:
             raise UserError(f"{path}: row {row.number} (the first is 0): {row.error}")
         reader, study, system = (id_text(cell) for cell in row.cells[:3])
         if not (reader and study and system):
             raise UserError(f"{path}: row {row.number} (the first is 0): reader, study_id and system must not be empty")
-        by_kind = dict(zip(kinds, row.cells[3:], strict=True))
+        by_kind = dict(zip(ERROR_KINDS, row.cells[3:], strict=True))
         counts.append([_count(path, row.number, kind, by_kind.get(kind)) for kind in ERROR_KINDS])
         keys.append((reader, study, system))
     if not keys:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -14,6 +15,8 @@ from lite_chex.evaluate.tables import Cell, Table, all_tables, marked
 
 _DIVIDER = 1
 """The column that the box puts between two cells."""
+MIN_NAME, MAX_WORD = 8, 14
+"""The narrowest column of names, and the longest word of a header that is not broken."""
 
 
 def _text(cell: Cell) -> Text:
@@ -31,12 +34,18 @@ def _longest_word(texts: list[str]) -> int:
     return max((len(word) for text in texts for word in text.split()), default=1)
 
 
+def _needed(table: Table, i: int) -> int:
+    """The width of column ``i``: its cells, or its header's longest word, of which a system's name may be cut."""
+    longest = min(_longest_word([table.columns[i]]), MAX_WORD)
+    return max(_widest([marked(row[len(table.lead) + i]) for row in table.rows]), longest)
+
+
 def _header(table: Table, i: int) -> str:
     """Column ``i``'s header in lines no wider than the column has to be: its cells, or its longest word."""
     header = table.columns[i]
     if not table.splittable:
         return header
-    width = max(_widest([marked(row[len(table.lead) + i]) for row in table.rows]), _longest_word([header]))
+    width = _needed(table, i)
     return "\n".join(part for line in header.split("\n") for part in textwrap.wrap(line, width) or [""])
 
 
@@ -50,9 +59,7 @@ def _parts(table: Table, width: int, padding: int) -> list[list[int]]:
     lead = sum(_longest_word([*(row[i].text for row in table.rows), table.lead[i]]) + between for i in range(names))
     needed = 1
     for group in groups:
-        texts = [[marked(row[names + i]) for row in table.rows] for i in group]
-        widths = [max(_widest(t), _longest_word([table.columns[i]])) for i, t in zip(group, texts, strict=True)]
-        needed = max(needed, sum(widths) + len(group) * between)
+        needed = max(needed, sum(_needed(table, i) for i in group) + len(group) * between)
     fit = max(1, (width - lead + between) // needed)
     count = -(-len(groups) // fit)
     sizes = [len(groups) // count + (part < len(groups) % count) for part in range(count)]
@@ -61,6 +68,32 @@ def _parts(table: Table, width: int, padding: int) -> list[list[int]]:
         parts.append([i for group in groups[start : start + size] for i in group])
         start += size
     return parts
+
+
+def _widths(table: Table, part: list[int], width: int, padding: int) -> tuple[list[int | None], list[int | None]]:
+    """Widths of the lead columns and of the columns of ``part``; None: whatever the column takes, or what is left.
+
+    Where the line is too short, names give way before figures do, for they can be read in pieces.
+    """
+    if _fits(table, part, width, padding):
+        return [None] * len(table.lead), [None] * len(part)
+    lead = [_widest([*(row[i].text for row in table.rows), header]) for i, header in enumerate(table.lead)]
+    # A column of free text folds as well: no more than a quarter of the line is kept for it.
+    figures = [min(_needed(table, i), width // 4) for i in part]
+    counts = [n for n, header in zip(lead, table.lead) if header == "n"]
+    names = len(lead) - len(counts)
+    left = width - sum(counts) - sum(figures) - (_DIVIDER + padding) * (len(figures) + len(lead)) + _DIVIDER
+    shares: list[int | None] = [
+        n if header == "n" else min(n, max(left // names, MIN_NAME)) for n, header in zip(lead, table.lead)
+    ]
+    return shares, [n if n < width // 4 else None for n in figures]
+
+
+def _fits(table: Table, part: list[int], width: int, padding: int) -> bool:
+    names = len(table.lead)
+    columns = [[header, *(row[i].text for row in table.rows)] for i, header in enumerate(table.lead)]
+    columns += [[_header(table, i), *(marked(row[names + i]) for row in table.rows)] for i in part]
+    return sum(map(_widest, columns)) + (_DIVIDER + padding) * len(columns) - _DIVIDER <= width
 
 
 def render_table(table: Table, console: Console) -> None:
@@ -72,14 +105,13 @@ def render_table(table: Table, console: Console) -> None:
         title = table.title if len(parts) == 1 else f"{table.title} ({number + 1} of {len(parts)})"
         console.print(Text(title, style="bold"))
         grid = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, padding, 0, 0))
-        for i, header in enumerate(table.lead):
-            longest = min(_longest_word([*(row[i].text for row in table.rows), header]), console.width // 3)
-            if header == "n":
-                grid.add_column(Text(header), justify="right", no_wrap=True)
-            else:
-                grid.add_column(Text(header), min_width=longest)
-        for i in part:
-            grid.add_column(Text(_header(table, i)), no_wrap=table.splittable, overflow="fold")
+        lead, figures = _widths(table, part, console.width, padding)
+        for header, wide in zip(table.lead, lead):
+            count = header == "n"
+            justify: Literal["left", "right"] = "right" if count else "left"
+            grid.add_column(Text(header), width=wide, justify=justify, no_wrap=count, overflow="fold")
+        for i, wide in zip(part, figures):
+            grid.add_column(Text(_header(table, i)), width=wide, no_wrap=table.splittable, overflow="fold")
         for row in table.rows:
             grid.add_row(*(_text(cell) for cell in row[:names]), *(_text(row[names + i]) for i in part))
         console.print(grid)

@@ -9,11 +9,15 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from lite_chex.data.records import Report
+from lite_chex.data.splits import normalised_text
 from lite_chex.errors import UserError
 from lite_chex.findings import Certainty
 from lite_chex.labelers.base import TOO_LONG, LabelBatch, Labeler
 
 EMPTY = "the report is empty"
+WORDLESS = "the report has no word"
+BLANKS = frozenset({"nan", "null", "none", "na", "n a"})
+"""What programs write where there is no text, as :func:`normalised_text` has it."""
 
 
 @runtime_checkable
@@ -48,7 +52,7 @@ def label_reports(labeler: Labeler, reports: Sequence[Report]) -> Labelled:
     """
     n, findings = len(reports), labeler.findings
     values = np.full((n, len(findings)), Certainty.ABSENT, dtype=np.int8)
-    errors: list[str | None] = [r.error or (None if r.text.strip() else EMPTY) for r in reports]
+    errors: list[str | None] = [r.error or _nothing_to_read(r.text) for r in reports]
     probabilities: np.ndarray | None = None
     done, stopped = n, None
 
@@ -79,6 +83,13 @@ def label_reports(labeler: Labeler, reports: Sequence[Report]) -> Labelled:
     on_sections = sum(errors[i] is None for i in again)
     batch = LabelBatch(values, probabilities, tuple(errors) if any(errors) else None)
     return Labelled(batch, done, on_sections, stopped)
+
+
+def _nothing_to_read(text: str) -> str | None:
+    if not text.strip():
+        return EMPTY
+    words = normalised_text(text)
+    return WORDLESS if not words else EMPTY if words in BLANKS else None
 
 
 def _sections(report: Report) -> str:

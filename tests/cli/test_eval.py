@@ -277,6 +277,35 @@ def test_the_errors_file_holds_by_id_where_the_labels_were_sorted(files, capsys,
     assert "errors.csv" not in out
 
 
+def test_an_output_never_takes_the_place_of_an_input(files, capsys):
+    before = files["gold"].read_bytes()
+    pred = f"close={files['close']}"
+    for option, path in (("--json", files["gold"]), ("--csv", files["close"].parent / "." / "close.csv")):
+        code, _, err = run(capsys, "--gold", files["gold"], "--pred", pred, option, path, "--bootstrap", 0)
+        said = f"litechex: {option} {path}: this command reads that file; give another name to write to\n"
+        assert (code, err) == (1, said)
+    assert files["gold"].read_bytes() == before
+
+
+def test_columns_that_are_not_read_are_named(files, capsys):
+    text = files["gold"].read_text().splitlines()
+    rows = [f"{text[0]},Scoliosis,Support Devices,p_Edema_positive", *(f"{line},1.0,," for line in text[1:])]
+    files["gold"].write_text("\n".join(rows))
+    _, out, _ = run(capsys, "--gold", files["gold"], "--pred", f"close={files['close']}", "--bootstrap", 0)
+    assert "gold.csv has columns that are no finding of paper13: Scoliosis, Support Devices." in " ".join(out.split())
+
+
+def test_long_names_give_way_before_figures_do(files, capsys):
+    """In a log of 80 columns every figure stands whole, whatever the systems are called."""
+    name = "chexbert_finetuned_on_ours_v2"
+    arguments = ("--gold", files["gold"], "--pred", f"{name}={files['close']}", "--pred", f"b={files['far']}")
+    _, out, _ = run(capsys, *arguments, "--bootstrap", 50, "--tables")
+    assert max(map(len, out.splitlines())) <= 80
+    overall = out[out.index("Overall") : out.index("Protocol macro")]
+    assert re.search(r"\.\d{3}\*? \.\d{3}-1?\.\d{3}.* 83\.3%\* \d+-\d+", overall), overall
+    assert "…" not in out
+
+
 def renamed(path: Path, id_column: str) -> Path:
     """The same file under another id column, none where it is empty."""
     with path.open(newline="") as file:

@@ -252,6 +252,7 @@ def test_openi_archive_folder_and_csv(tmp_path: Path) -> None:
         ("3", "3", ""),
     ]
     assert (summary.unreadable, summary.empty) == (1, 1)
+    assert summary.first_unreadable.startswith("3 (")
 
     table = csv_file(
         tmp_path / "openi.csv",

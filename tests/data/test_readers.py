@@ -91,8 +91,8 @@ def test_findings_and_impression_are_joined_and_empty_ones_left_out(tmp_path: Pa
 def test_nulls_are_empty_reports(tmp_path: Path) -> None:
     path = write(tmp_path / "r.parquet", ["id", "findings", "impression"], [["1", None, "Normal."], ["2", None, None]])
     assert [r.text for r in iter_reports(path)] == ["Normal.", ""]
-    path = write(tmp_path / "r.jsonl", ["id", "report"], [["1", None], ["2", 5]])
-    assert [r.text for r in iter_reports(path)] == ["", "5"]
+    path = write(tmp_path / "r.jsonl", ["id", "report"], [["1", None], ["2", 5], ["3", True]])
+    assert [(r.text, r.error) for r in iter_reports(path)] == [("", None), *[("", "the report is not text")] * 2]
 
 
 @pytest.mark.parametrize(
@@ -268,6 +268,22 @@ def test_another_delimiter_is_named(tmp_path: Path, delimiter: str, name: str) -
     for column in (None, "report"):
         with pytest.raises(UserError, match=f"its columns are separated by {name}: save it with commas"):
             iter_reports(path, column)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("Fall-Nr.;Datum, Zeit;Befund", 'its columns are separated by ";": save it with commas'),
+        ("sep=,\nid,befund", "its first line is Excel's sep=, not a header: remove that line"),
+        ("sep=;\nid;befund", "its first line is Excel's sep=, not a header: remove that line"),
+        ("id,befund;alt", "its columns are id, befund;alt"),
+    ],
+)
+def test_headers_of_spreadsheets_are_named(tmp_path: Path, header: str, said: str) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text(header + "\n")
+    with pytest.raises(UserError, match=said):
+        iter_reports(path)
 
 
 def test_another_encoding_is_named_with_the_way_out(tmp_path: Path) -> None:

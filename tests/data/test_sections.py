@@ -63,6 +63,19 @@ def test_lines_are_joined_but_paragraphs_and_items_stay_apart() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "labelled"),
+    [
+        ("INDICATION: Rib fracture after fall.", ""),
+        ("HISTORY: Pneumonia, rule out pneumothorax.\n\nCOMPARISON: None.", ""),
+        ("EXAMINATION: Chest.\n\nFINDINGS:\n\nIMPRESSION:\n\nINDICATION: Effusion?", ""),
+        ("WET READ: No effusion.\n\nINDICATION: Effusion?", "No effusion."),
+    ],
+)
+def test_a_question_is_never_the_report(text: str, labelled: str) -> None:
+    assert text_to_label(text) == labelled
+
+
 def test_the_text_to_label_has_no_indication() -> None:
     text = text_to_label(USUAL)
     assert "pneumonia" not in text

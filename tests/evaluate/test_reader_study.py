@@ -97,7 +97,8 @@ def test_it_prints_within_eighty_columns_and_is_written(tmp_path, capsys, monkey
         (STUDY.replace("A,1,sft,1", "A,1,sft,some"), "row 0.*missed"),
         (STUDY + "A,1,sft,0,0,0,\n", "twice"),
         (STUDY.splitlines()[0] + "\n", "no readings"),
-        ("reader,study_id,system\nA,1,sft\n", "no column of counts"),
+        ("reader,study_id,system\nA,1,sft\n", "no column missed, hallucinated"),
+        (STUDY.replace("wrong_certainty", "wrong certainty"), "no column wrong_certainty;"),
     ],
 )
 def test_wrong_input_is_named(tmp_path, text, named):

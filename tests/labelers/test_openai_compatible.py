@@ -82,12 +82,11 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.running += 1
             self.server.at_once = max(self.server.at_once, self.server.running)
-        try:
-            time.sleep(0.01)
-            self.answer(*self.respond(request))
-        finally:
-            with self.server.lock:
-                self.server.running -= 1
+        time.sleep(0.01)
+        answer = self.respond(request)
+        with self.server.lock:  # before the client has the answer, and asks again
+            self.server.running -= 1
+        self.answer(*answer)
 
     def respond(self, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if self.path != "/v1/chat/completions":

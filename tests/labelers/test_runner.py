@@ -60,6 +60,15 @@ def test_rows_come_in_the_inputs_order_under_its_id_column(tmp_path: Path) -> No
     assert not (tmp_path / "out.csv.errors.csv").exists()
 
 
+def test_text_without_a_word_is_no_normal_report(tmp_path: Path) -> None:
+    reports = tmp_path / "r.csv"
+    reports.write_text("id,report\na,.\nb,___\nc,nan\nd,NULL\ne,N/A\nf,no fracture\n")
+    summary = label(WordLabeler(), reports, tmp_path / "out.csv")
+    assert (summary.labelled, summary.errors) == (1, 5)
+    reasons = [row[2] for row in rows_of(tmp_path / "out.csv.errors.csv")[1:]]
+    assert reasons == ["the report has no word"] * 2 + ["the report is empty"] * 3
+
+
 def test_empty_unreadable_and_failing_reports_are_rows_with_a_reason(tmp_path: Path) -> None:
     reports = tmp_path / "r.csv"
     reports.write_bytes(b"id,report\na,edema\nb,\nc,caf\xe9 edema\nd,explode\ne,no fracture\nf6,one,cell too many\n")
