@@ -163,7 +163,8 @@ class Session:
         open_drafts = []
         for draft in drafts:
             key = draft.item.key
-            taken = key in others or key in held
+            # Few disagreements are left to one expert: one that is only looked at is kept for nobody.
+            taken = key in others or (key in held and self.task != "adjudicate")
             if key not in mine and (not taken or shown_to_all(self.seed, key, self.overlap)):
                 open_drafts.append(draft)
         times = [j.seconds for j in sorted(mine.values(), key=lambda j: j.id)[-PACE_WINDOW:] if j.seconds]

@@ -100,10 +100,11 @@ def positions(
     row_of = {study_id: row for row, study_id in enumerate(other_ids)}
     found = np.array([row_of.get(study_id, -1) for study_id in ids], dtype=np.intp)
     if not (found >= 0).any():
+        theirs = f'column "{other.id_column}"' + (f': "{other.ids[0]}", …' if other.ids else "")
         raise NoCommonId(
-            f'{path}: none of its {len(other):,} ids (column "{other.id_column}": "{other.ids[0]}", …) is an id of '
-            f'{gold_path} (column "{gold.id_column}": "{ids[0]}", …); give the files of the same reports, or name the '
-            "id column with --id-column"
+            f"{path}: none of its {len(other):,} ids ({theirs}) is an id of {gold_path} "
+            f'(column "{gold.id_column}": "{ids[0]}", …); give the files of the same reports, or name the id column '
+            "with --id-column"
         )
     return found
 

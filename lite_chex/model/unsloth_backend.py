@@ -1,13 +1,14 @@
 """Who loads the base for SFT: unsloth where it is installed and the card supports it, else transformers.
 
 Not yet run on a GPU: ``choose_backend`` is tested on a CPU, ``load_with_unsloth`` follows the source of unsloth
-2026.10.9 and is untested. Its trunk takes no KV cache of transformers and cuts rows at ``max_seq_length``; versions
-before 2026.9.14 attend both ways where xFormers gets no mask. Its fast kernels take one adapter, so reward model, PPO
-and DPO always run on plain PEFT; the adapter that SFT writes is PEFT's in both cases.
+2026.10.9 and is untested. Its trunk takes no KV cache of transformers and cuts rows at ``max_seq_length``. Its fast
+kernels take one adapter, so reward model, PPO and DPO always run on plain PEFT; the adapter that SFT writes is PEFT's
+in both cases.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from lite_chex.recipe import ModelSection
 
 MIN_CAPABILITY = (7, 0)
+MIN_VERSION = "2026.10"
+"""Versions before 2026.9.14 attend both ways where xFormers gets no mask, so that SFT would see its own answers."""
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -42,6 +45,7 @@ def _obstacle() -> str | None:
     """What keeps unsloth from being used, None if nothing does. Importing it is left to the loader: it patches
     transformers."""
     import torch
+    from packaging.version import Version
 
     if not torch.cuda.is_available():
         return "no CUDA device"
@@ -50,6 +54,9 @@ def _obstacle() -> str | None:
         return f"compute capability {capability[0]}.{capability[1]} is below 7.0"
     if importlib.util.find_spec("unsloth") is None:
         return "unsloth is not installed"
+    installed = importlib.metadata.version("unsloth")
+    if Version(installed) < Version(MIN_VERSION):
+        return f"unsloth {installed} is older than {MIN_VERSION}"
     return None
 
 

@@ -28,6 +28,19 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "create_connection", refuse)
 
 
+def test_an_old_unsloth_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would attend both ways without a mask, and SFT would learn from answers that it sees."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    for version, backend in (("2026.9.8", "transformers"), ("2026.10.1", "unsloth")):
+        monkeypatch.setattr("importlib.metadata.version", lambda _, v=version: v)
+        assert choose_backend("auto")[0] == backend
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2026.9.8")
+    with pytest.raises(UserError, match=r"unsloth 2026.9.8 is older than 2026.10"):
+        choose_backend("unsloth")
+
+
 def test_plan_prints_every_stage(no_network: None) -> None:
     found = runner.invoke(app, ["plan", "qwen2.5-7b-12gb", "--card", "12", "--details"])
     assert found.exit_code == 0, found.output
