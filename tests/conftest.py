@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -132,6 +133,28 @@ def make_recipe(base: Path, output_dir: Path, *changes: str) -> Recipe:
     # One file each is enough for a test.
     recipe.data.train, recipe.data.preference = recipe.data.train[:1], recipe.data.preference[:1]
     return recipe
+
+
+def train_all(recipe: Recipe) -> None:
+    """SFT, preferences, reward model, PPO and DPO."""
+    from rich.console import Console
+
+    from lite_chex.train.dpo import train_dpo
+    from lite_chex.train.ppo_loop import train_ppo
+    from lite_chex.train.preferences import make_preferences
+    from lite_chex.train.reward import train_rm
+    from lite_chex.train.run import FINISHED, Stage
+    from lite_chex.train.sft import train_sft
+
+    quiet = Console(quiet=True)
+    train_sft(recipe, quiet)
+    make_preferences(recipe, quiet)
+    train_rm(recipe, quiet)
+    # The reward model of a random base may be at chance; the chain is what is tested here.
+    path = Stage(recipe, "reward").dir / FINISHED
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy": 0.9}))
+    train_ppo(recipe, quiet)
+    train_dpo(recipe, quiet)
 
 
 def random_labels(rng: np.random.Generator, n: int, findings: int = 13) -> np.ndarray:

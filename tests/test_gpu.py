@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +14,14 @@ from lite_chex.decode import packed
 from lite_chex.model.adapters import for_inference, load_adapter, role
 from lite_chex.model.backbone import load_base
 from lite_chex.recipe import Recipe
-from lite_chex.train.dpo import train_dpo
 from lite_chex.train.examples import load_split
-from lite_chex.train.ppo_loop import train_ppo
-from lite_chex.train.preferences import make_preferences
-from lite_chex.train.reward import train_rm
 from lite_chex.train.roles import Roles
-from lite_chex.train.run import FINISHED, Stage, read_metrics
+from lite_chex.train.run import Stage, read_metrics
 from lite_chex.train.setup import Setup
 from lite_chex.train.sft import train_sft
 from lite_chex.train.trainer import StageCallback
 from tests.benchmarks.test_card_fit import card_fit  # noqa: F401  (a fixture)
-from tests.conftest import make_recipe
+from tests.conftest import make_recipe, train_all
 
 pytestmark = [
     pytest.mark.gpu,
@@ -43,14 +38,7 @@ def trained(request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: p
     dtype = f"model.dtype={request.param}"
     recipe = make_recipe(tiny_base, tmp_path_factory.mktemp("runs"), dtype, "ppo.learning_rate=1e-3", *checkpointing)
     recipe.model.backend = "transformers"
-    train_sft(recipe, QUIET)
-    make_preferences(recipe, QUIET)
-    train_rm(recipe, QUIET)
-    # The reward model of a random base may be at chance; the chain is what is tested here.
-    path = Stage(recipe, "reward").dir / FINISHED
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy": 0.9}))
-    train_ppo(recipe, QUIET)
-    train_dpo(recipe, QUIET)
+    train_all(recipe)
     return recipe
 
 

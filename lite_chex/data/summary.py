@@ -29,9 +29,9 @@ class Summary:
 
     columns: bool ``[findings]``, those with labels. label_counts: ``[findings, 5]`` in Certainty's order,
     then cells that are not scored, of the reports that have labels. lengths: reports per bin of
-    :data:`LENGTH_BINS`. empty: reports without text, unreadable ones included. duplicate_texts: reports
-    whose text an earlier one had. across_splits: reports whose patient or text an earlier one of another
-    split had.
+    :data:`LENGTH_BINS`. empty: reports without text, unreadable ones included. first_unreadable: id and
+    reason of the first unreadable one. duplicate_texts: reports whose text an earlier one had.
+    across_splits: reports whose patient or text an earlier one of another split had.
     """
 
     findings: FindingSet
@@ -130,8 +130,9 @@ def _overview(summary: Summary) -> RichTable:
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
-    unreadable = f"{summary.unreadable} of them unreadable, first {summary.first_unreadable}"
-    unreadable = unreadable if summary.unreadable else ""
+    unreadable = ""
+    if summary.unreadable:
+        unreadable = f"{summary.unreadable} of them unreadable, first {summary.first_unreadable}"
     rows: list[tuple[str, int, str]] = [
         ("reports", summary.reports, ""),
         ("patients", summary.patients, "" if summary.patients else "no patient ids: splits go by text alone"),

@@ -170,10 +170,10 @@ def validate_file(
     try:
         choose_columns(table, text_column, id_column)
     except UserError as error:
-        if not has_labels and text_column is None:
-            raise UserError(f"{error}; nor is a column one of the findings {findings.name}") from None
-        if not has_labels or text_column is not None:
+        if text_column is not None:
             raise
+        if not has_labels:
+            raise UserError(f"{error}; nor is a column one of the findings {findings.name}") from None
         return [validate_labels(path, findings, id_column)]
     checks = [validate_reports(path, text_column, id_column)]
     if has_labels:

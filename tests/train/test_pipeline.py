@@ -32,20 +32,9 @@ from lite_chex.train.roles import Roles
 from lite_chex.train.run import FINISHED, TRAINED_ON, Stage, read_metrics
 from lite_chex.train.sft import train_sft
 from lite_chex.train.stages import evaluate_run
-from tests.conftest import make_recipe
+from tests.conftest import make_recipe, train_all
 
 QUIET = Console(quiet=True)
-
-
-def train_all(recipe: Recipe) -> None:
-    train_sft(recipe, QUIET)
-    make_preferences(recipe, QUIET)
-    train_rm(recipe, QUIET)
-    # The reward model of a random base may be at chance; the chain is what is tested here.
-    path = Stage(recipe, "reward").dir / FINISHED
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy": 0.9}))
-    train_ppo(recipe, QUIET)
-    train_dpo(recipe, QUIET)
 
 
 @pytest.fixture(scope="module")
