@@ -17,12 +17,13 @@ class _OnceLoader(yaml.SafeLoader):
     """YAML in which no key stands twice: PyYAML lets the later one win, and half a recipe would be lost unsaid."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        written = [key for key in keys if key.tag != "tag:yaml.org,2002:merge"]
+        seen: set[str] = set()
+        for key in written:
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f'the key "{key.value}" stands twice', problem_mark=key.start_mark)
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                seen.add(key.value)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
