@@ -81,6 +81,23 @@ class DataSection(Section):
         "split alone (train, preference, validation, test)",
     )
 
+    @model_validator(mode="after")
+    def _findings_known(self) -> DataSection:
+        if self.findings not in FINDING_SETS and not self.custom_findings:
+            raise ValueError(f'data.findings: "{self.findings}" is none of {", ".join(FINDING_SETS)}')
+        try:
+            _ = self.finding_set
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def finding_set(self) -> FindingSet:
+        """The set named by ``findings``, with custom and renamed findings."""
+        known = self.findings in FINDING_SETS
+        base = finding_set(self.findings) if known else FindingSet(self.findings, (NO_FINDING,))
+        return custom_findings(base, self.custom_findings or {}, self.rename_findings or {})
+
 
 class Trained(Section):
     learning_rate: float = Field(2e-4, gt=0)
@@ -260,22 +277,10 @@ class Recipe(Section):
             raise ValueError(f'"{name}" is no folder below output_dir; give a name such as my-run')
         return name
 
-    @model_validator(mode="after")
-    def _findings_known(self) -> Recipe:
-        if self.data.findings not in FINDING_SETS and not self.data.custom_findings:
-            raise ValueError(f'data.findings: "{self.data.findings}" is none of {", ".join(FINDING_SETS)}')
-        try:
-            _ = self.findings
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return self
-
     @property
     def findings(self) -> FindingSet:
         """The finding set, with custom findings inserted before Support Devices and No Finding."""
-        data = self.data
-        base = finding_set(data.findings) if data.findings in FINDING_SETS else FindingSet(data.findings, (NO_FINDING,))
-        return custom_findings(base, data.custom_findings or {}, data.rename_findings or {})
+        return self.data.finding_set
 
     @property
     def run_dir(self) -> Path:
@@ -330,15 +335,7 @@ def load_recipe(
     Raises:
         UserError: naming every wrong key at once.
     """
-    name = str(path_or_name) if path_or_name is not None else default_recipe()
-    path = Path(name)
-    if not path.is_file():
-        known = shipped_recipes()
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f'; did you mean "{close[0]}"?' if close else ""
-            raise UserError(f'no recipe "{name}": give a YAML file or one of {", ".join(known)}{hint}')
-        path = known[name]
+    path = _recipe_file(path_or_name)
     raw = read_sections(path)
     if isinstance(raw.get("ppo"), dict):
         raw["ppo"].pop("whiten_rewards", None)  # never did anything; the recipes of early runs hold it
@@ -352,6 +349,39 @@ def load_recipe(
         raise UserError(f"{path.name}: {'; '.join(mistakes(error, Recipe))}") from None
     _resolve_paths(recipe, path.parent)
     return recipe
+
+
+class _FindingsOnly(BaseModel):
+    """The part of a recipe that says what the findings are."""
+
+    model_config = ConfigDict(extra="ignore")
+    data: DataSection
+
+
+def load_findings(path_or_name: str | Path) -> FindingSet:
+    """The finding set of a recipe, of which only ``data`` need be there.
+
+    Raises:
+        UserError: naming every wrong key of ``data`` at once.
+    """
+    path = _recipe_file(path_or_name)
+    try:
+        return _FindingsOnly.model_validate(read_sections(path)).data.finding_set
+    except ValidationError as error:
+        raise UserError(f"{path.name}: {'; '.join(mistakes(error, Recipe))}") from None
+
+
+def _recipe_file(path_or_name: str | Path | None) -> Path:
+    name = str(path_or_name) if path_or_name is not None else default_recipe()
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = shipped_recipes()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f'; did you mean "{close[0]}"?' if close else ""
+        raise UserError(f'no recipe "{name}": give a YAML file or one of {", ".join(known)}{hint}')
+    return known[name]
 
 
 def _resolve_paths(recipe: Recipe, folder: Path) -> None:

@@ -57,7 +57,7 @@ def mistakes(error: ValidationError, recipe: type[BaseModel]) -> Iterator[str]:
             yield f"{where} is missing"
         else:
             message = item["msg"].removeprefix("Value error, ")
-            yield f"{where}: {message}" if where else message
+            yield f"{where}: {message}" if where and not message.startswith(f"{where}.") else message
 
 
 def _known_keys(recipe: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:

@@ -49,7 +49,7 @@ def evaluate_command(
     protocol: Annotated[str | None, typer.Option(help="macro (default), chexbert, chexpert or presence.")] = None,
     findings: Annotated[str, typer.Option(help=f"With --gold: {FINDINGS_HELP}")] = "paper13",
     bootstrap: Annotated[int | None, typer.Option(min=0, help="Resamples (default 1000); 0 for no intervals.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
     baseline: Annotated[str | None, typer.Option(help="System that the ablation compares with.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write every figure as JSON.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write every figure as CSV, one in a row.")] = None,

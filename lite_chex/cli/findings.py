@@ -6,6 +6,7 @@ from lite_chex.errors import UserError
 from lite_chex.findings import FINDING_SETS, FindingSet, finding_set
 
 FINDINGS_HELP = "paper13, chexpert14, or a recipe (YAML file or shipped name) for its own findings and phrases."
+"""The option's help. Of the recipe only ``data`` need be there."""
 
 
 def chosen_findings(given: str) -> FindingSet:
@@ -16,8 +17,8 @@ def chosen_findings(given: str) -> FindingSet:
     """
     if given in FINDING_SETS:
         return finding_set(given)
-    from lite_chex.recipe import load_recipe, shipped_recipes
+    from lite_chex.recipe import load_findings, shipped_recipes
 
     if given.endswith((".yaml", ".yml")) or given in shipped_recipes():
-        return load_recipe(given).findings
+        return load_findings(given)
     raise UserError(f'--findings: "{given}" is none of {", ".join(FINDING_SETS)}, and no recipe (a YAML file)')

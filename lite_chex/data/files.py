@@ -38,7 +38,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def refuse_overwriting(written: Mapping[str, Path | None], read: Iterable[Path | None]) -> None:
-    """Refuse an output that is one of the command's own inputs. written: by option, as the user gave them.
+    """Refuse an output that is one of the command's own inputs, and one file for two outputs.
+
+    written: by option, as the user gave them.
 
     Raises:
         UserError: naming the option and the file.
@@ -47,3 +49,7 @@ def refuse_overwriting(written: Mapping[str, Path | None], read: Iterable[Path |
     for option, path in written.items():
         if path is not None and path.exists() and any(path.samefile(given) for given in inputs):
             raise UserError(f"{option} {path}: this command reads that file; give another name to write to")
+    first: dict[Path, str] = {}
+    for option, path in written.items():
+        if path is not None and first.setdefault(path.resolve(), option) != option:
+            raise UserError(f"{option} {path}: {first[path.resolve()]} writes that file; give each its own")

@@ -26,6 +26,7 @@ from lite_chex.data.summary import Summary, SummaryCounter
 from lite_chex.data.tables import Table
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP, Certainty, FindingSet
+from lite_chex.wording import plural
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -159,7 +160,8 @@ class _KnownLabels:
             # A study in both files is labelled by gold, so only gold's own count says what had no report.
             alone = role == "gold" or "gold" not in self.tables
             if alone and (unused := len(table) - self.used[role]):
-                notes.append(f"{path.name}: {unused} of its {len(table)} rows have no report here")
+                of_them = f"{unused} of its {plural(len(table), 'row')}"
+                notes.append(f"{path.name}: {of_them} {'has' if unused == 1 else 'have'} no report here")
         if self.presence:
             notes.append("the labels are presence gold: eval takes them with --protocol presence")
         return notes

@@ -23,6 +23,7 @@ from lite_chex.data.sections import findings_and_impression, join_sections, text
 from lite_chex.data.tables import NOT_UTF8, Row, Table
 from lite_chex.errors import UserError
 from lite_chex.findings import Certainty, FindingSet, LabelArray
+from lite_chex.wording import plural
 
 CHEXGPT_FINDINGS: Mapping[str, str] = {
     "widened mediastinal silhouette": "Enlarged Cardiomediastinum",
@@ -159,7 +160,7 @@ def _chexpert_plus(path: Path, options: SourceOptions) -> Source:
             split = split_name(cells.get("split") or (match and match.group(1)))
             yield SourceReport(_sectioned(report_of(row, roles), options.sections is not False), split)
         if views:
-            source.notes.append(f"{views} rows are further views of a study and repeat its report: left out")
+            source.notes.append(f"{plural(views, 'row')} of further views of a study, with the same report: left out")
 
     source.reports = reports()
     return source

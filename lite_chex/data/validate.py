@@ -16,6 +16,7 @@ from lite_chex.data.splits import normalised_text
 from lite_chex.data.tables import Table
 from lite_chex.errors import UserError
 from lite_chex.findings import NO_FINDING, Certainty, FindingSet
+from lite_chex.wording import plural
 
 KEPT_PROBLEMS = 10_000
 """Problems kept with their row; beyond them they are only counted."""
@@ -140,7 +141,8 @@ def validate_labels(
         found.add(None, None, "no rows")
     found.notes += reader.warnings()
     if contradictions:
-        found.notes.append(f"{contradictions} rows have {NO_FINDING} beside a positive or uncertain finding")
+        having = plural(contradictions, "row has", "rows have")
+        found.notes.append(f"{having} {NO_FINDING} beside a positive or uncertain finding")
     if missing := [name for i, name in enumerate(findings.names) if i not in columns.values()]:
         found.notes.append(f"no column, so not scored: {', '.join(missing)}")
     if unread := unread_columns(table, findings, id_name):
@@ -183,7 +185,8 @@ def validate_file(
 
 def print_validation(found: Validation, console: Console, limit: int = 20) -> None:
     """One table of the first ``limit`` problems, the counts of all, and the notes; fits 80 columns."""
-    parts: list[RichTable | Text] = [Text(f"{found.path.name}: {found.rows} rows, counted from 0 ({found.kind})")]
+    rows = plural(found.rows, "row")
+    parts: list[RichTable | Text] = [Text(f"{found.path.name}: {rows}, counted from 0 ({found.kind})")]
     if found.problems:
         table = RichTable(box=None, pad_edge=False)
         table.add_column("row", justify="right", no_wrap=True)

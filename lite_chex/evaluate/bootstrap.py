@@ -12,14 +12,15 @@ length bins.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 from lite_chex.evaluate.counts import ANSWERS, GOLDS, NOT_SCORED, CodeArray, errors_of_reports
+from lite_chex.evaluate.results import Difference
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -146,29 +147,54 @@ def interval(draws: FloatArray) -> tuple[FloatArray, FloatArray]:
     return shaped[0], shaped[1]
 
 
-def p_value(differences: FloatArray) -> float:
+def differing(rows: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
+    """On how many reports each two systems are not the same: ``[S, n, ...] -> [S, S]``."""
+    systems, n = rows.shape[:2]
+    flat = rows.reshape(systems, n, -1)
+    return np.array([[(a != b).any(axis=1).sum() for b in flat] for a in flat], dtype=np.int64)
+
+
+def p_value(differences: FloatArray, differing: int) -> float:
     """Two-sided bootstrap p of "no difference": twice the smaller share of resamples on either side of zero.
 
-    One is added to both counts, so that p is never 0; NaN where no resample is defined.
+    One is added to both counts, so that p is never 0, and it is never below that of a sign test on the ``differing``
+    reports: resampling three reports that all point one way always gives that way. NaN where no resample is defined.
     """
     values = differences[np.isfinite(differences)]
     if not len(values):
         return float("nan")
     tail = min(int((values <= 0).sum()), int((values >= 0).sum()))
-    return min(1.0, 2 * (tail + 1) / (len(values) + 1))
+    return min(1.0, max(2 * (tail + 1) / (len(values) + 1), 2.0 ** (1 - differing)))
 
 
 def detectable(differences: FloatArray) -> float:
     """The smallest true difference that a two-sided test at 5% would find with 80% power here.
 
-    (1.96 + 0.84) x the bootstrap standard error of the paired difference: a normal approximation.
+    (1.96 + 0.84) x the bootstrap standard error of the paired difference: a normal approximation. NaN where the
+    difference does not vary, which says nothing about others.
     """
     values = differences[np.isfinite(differences)]
-    if len(values) < 2:
+    if len(values) < 2 or np.ptp(values) == 0:
         return float("nan")
     normal = NormalDist()
     factor = normal.inv_cdf(1 - (1 - CONFIDENCE) / 2) + normal.inv_cdf(POWER)
     return float(factor * values.std(ddof=1))
+
+
+def paired(a: float, b: float, draws_a: FloatArray, draws_b: FloatArray, differing: int) -> Difference:
+    """b less a: the figures, their resamples ``[B]``, and on how many reports the two systems differ."""
+    # Rounded, so that sums in another order do not turn "equal" into a difference of 1e-17, or of -0.
+    difference, delta = np.round(draws_b - draws_a, 12) + 0.0, float(np.round(b - a, 12) + 0.0)
+    low, high = interval(difference[:, None])
+    figures = (delta, float(low[0]), float(high[0]), p_value(difference, int(differing)), detectable(difference))
+    delta_, low_, high_, p, smallest = (x if math.isfinite(x) else None for x in figures)
+    return Difference(delta_, low_, high_, p, int(differing), smallest)
+
+
+def with_holm(differences: Sequence[Difference]) -> list[Difference]:
+    """The same with p adjusted over all of them."""
+    adjusted = holm([float("nan") if d.p is None else d.p for d in differences])
+    return [replace(d, p_holm=None if d.p is None else p) for d, p in zip(differences, adjusted, strict=True)]
 
 
 def holm(p_values: list[float]) -> list[float]:

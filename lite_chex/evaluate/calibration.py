@@ -23,7 +23,8 @@ class Calibration:
     """One system. confidence, accuracy, count: ``[BINS]`` over equal-width bins of confidence (NaN where empty).
 
     ece: expected calibration error (Guo et al. 2017), with its interval. brier: mean squared distance
-    between the four probabilities and the gold's one-hot (two under ``presence``).
+    between the four probabilities and the gold's one-hot (two under ``presence``, where confidence is the
+    probability of positive, and accuracy the share that is positive in the gold).
     """
 
     confidence: FloatArray
@@ -31,6 +32,7 @@ class Calibration:
     count: npt.NDArray[np.int64]
     ece: Estimate
     brier: float
+    presence: bool = False
 
 
 def ece_of(sums: FloatArray) -> FloatArray:
@@ -83,6 +85,7 @@ def calibrate(
         count=sums[0].astype(np.int64),
         ece=Estimate(float(ece_of(sums)), bounds[0], bounds[1], int(scored.sum())),
         brier=float(brier[scored].mean()),
+        presence=presence,
     )
 
 
@@ -107,10 +110,11 @@ def calibration_table(found: dict[str, Calibration]) -> Table:
         mean, right = np.nansum(c.confidence * c.count) / total, np.nansum(c.accuracy * c.count) / total
         figures = (Cell(number(float(mean))), Cell(number(float(right))), Cell(number(c.brier)))
         rows.append([Cell(name), Cell(f"{c.ece.n:,}"), estimate_cell(c.ece), *figures])
+    presence = any(c.presence for c in found.values())
+    of, over = ("P(positive)", "positive or not") if presence else ("confidence in the answer", "the four certainties")
     caption = [
-        f"n: scored cells with probabilities. ECE: expected calibration error over {BINS} equal-width bins of the "
-        "confidence in the answer given (0 is best), 95% bootstrap interval over reports; Brier: over the four "
-        "certainties, 0 is best."
+        f"n: scored cells with probabilities. ECE: expected calibration error over {BINS} equal-width bins of {of}, "
+        f"95% bootstrap interval over reports; Brier: over {over}. 0 is best."
     ]
-    columns = ["ECE", "confidence", "right", "Brier"]
+    columns = ["ECE", *(("P(pos.)", "positive\nin gold") if presence else ("confidence", "right")), "Brier"]
     return Table("calibration", "Calibration", caption, ["system", "n"], columns, rows, splittable=False)

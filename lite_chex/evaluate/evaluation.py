@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -34,7 +34,7 @@ from lite_chex.evaluate.protocols import (
     rrg_f1,
     scores,
 )
-from lite_chex.evaluate.results import CellScore, Comparison, Estimate, Evaluation, SystemResult
+from lite_chex.evaluate.results import CellScore, Comparison, Difference, Estimate, Evaluation, SystemResult
 from lite_chex.findings import SKIP, FindingSet, LabelArray
 
 
@@ -54,9 +54,14 @@ def _number(value: float | np.floating) -> float | None:
 
 
 def _estimates(
-    values: FloatArray, draws: FloatArray, n: npt.NDArray[np.integer] | int, lower_is_better: bool = False
+    values: FloatArray,
+    draws: FloatArray,
+    n: npt.NDArray[np.integer] | int,
+    differing: npt.NDArray[np.int64],
+    lower_is_better: bool = False,
 ) -> list[Estimate]:
-    """One row of a table: values ``[S]`` with their resamples ``[B, S]`` -> an Estimate per system."""
+    """One row of a table: values ``[S]`` with their resamples ``[B, S]`` and the reports on which each two systems
+    differ ``[S, S]`` -> an Estimate per system."""
     sign = -1.0 if lower_is_better else 1.0
     low, high = boot.interval(draws)
     support = np.broadcast_to(np.asarray(n), values.shape)
@@ -67,17 +72,23 @@ def _estimates(
         is_best = best is not None and bool(defined[s] and abs(value - values[best]) < 1e-12)
         tied = False
         if best is not None and defined[s] and not is_best and len(draws):
-            lower, upper = boot.interval((draws[:, best] - draws[:, s])[:, None])
-            tied = bool(np.isfinite(lower[0])) and bool(lower[0] <= 0 <= upper[0])
+            d = boot.paired(values[s], values[best], draws[:, s], draws[:, best], differing[s, best])
+            tied = d.low is not None and not d.resolved
         row.append(Estimate(_number(value), _number(low[s]), _number(high[s]), int(support[s]), is_best, tied))
     return row
 
 
 def _rows(
-    keys: tuple[str, ...], values: FloatArray, draws: FloatArray, n: npt.NDArray[np.integer]
+    keys: tuple[str, ...],
+    values: FloatArray,
+    draws: FloatArray,
+    n: npt.NDArray[np.integer],
+    differing: npt.NDArray[np.int64],
 ) -> list[dict[str, Estimate]]:
-    """values ``[S, K]``, draws ``[B, S, K]``, n ``[K]`` -> per system a dict over the keys."""
-    columns = [_estimates(values[:, k], draws[:, :, k], int(n[k])) for k in range(len(keys))]
+    """values ``[S, K]``, draws ``[B, S, K]``, n ``[K]``, differing ``[K, S, S]`` or the same for all, ``[S, S]`` ->
+    per system a dict over the keys."""
+    each = np.broadcast_to(differing, (len(keys), *differing.shape[-2:]))
+    columns = [_estimates(values[:, k], draws[:, :, k], int(n[k]), each[k]) for k in range(len(keys))]
     return [{key: columns[k][s] for k, key in enumerate(keys)} for s in range(len(values))]
 
 
@@ -190,22 +201,26 @@ def _assemble(
     finding_support = support[:, 0] if protocol.name == "chexpert" else support.sum(axis=1)
     supported_value, supported_draws, supported_cells = whole.headline(protocol, findings, MIN_SUPPORT)
 
-    macro = _estimates(result.headline, drawn.headline, int(finding_support.sum()))
-    supported = _estimates(supported_value, supported_draws, supported_cells)
-    per_finding = _rows(findings.names, result.per_finding, drawn.per_finding, finding_support)
-    per_certainty = _rows(tuple(protocol.cells), result.per_cell, drawn.per_cell, support.sum(axis=0))
+    differing = boot.differing(codes)
+    of_finding = np.stack([boot.differing(codes[:, :, f]) for f in range(len(findings))])
+    macro = _estimates(result.headline, drawn.headline, int(finding_support.sum()), differing)
+    supported = _estimates(supported_value, supported_draws, supported_cells, differing)
+    per_finding = _rows(findings.names, result.per_finding, drawn.per_finding, finding_support, of_finding)
+    per_certainty = _rows(tuple(protocol.cells), result.per_cell, drawn.per_cell, support.sum(axis=0), differing)
     per_length: list[dict[str, Estimate]] | None = None
     if parts is not None:
         bins = [part.headline(protocol, findings, 1) for part in parts]
         values, draws = np.stack([b[0] for b in bins], -1), np.stack([b[1] for b in bins], -1)
-        per_length = _rows(LENGTH_BINS, values, draws, reports_in_bin[: len(LENGTH_BINS)])
+        per_length = _rows(LENGTH_BINS, values, draws, reports_in_bin[: len(LENGTH_BINS)], differing)
 
     kinds = error_counts(whole.counts)
     errors, error_draws = sum(kinds.values()) / n, sum(error_counts(whole.draws).values()) / n
-    errors_row = _estimates(np.asarray(errors), np.asarray(error_draws), n, lower_is_better=True)
-    perfect = (errors_of_reports(codes) == 0).mean(axis=1)
-    perfect_row = _estimates(perfect, np.asarray(perfect_draws, dtype=np.float64) / n, n)
-    kappas, rrgs = _extras(protocol, findings, whole, codes)
+    wrong = errors_of_reports(codes)
+    wrong_differing = boot.differing(wrong)
+    errors_row = _estimates(np.asarray(errors), np.asarray(error_draws), n, wrong_differing, lower_is_better=True)
+    perfect, perfect_share = (wrong == 0).mean(axis=1), np.asarray(perfect_draws, dtype=np.float64) / n
+    perfect_row = _estimates(perfect, perfect_share, n, boot.differing(wrong == 0))
+    kappas, rrgs = _extras(protocol, findings, whole, codes, of_finding)
 
     systems = {
         name: SystemResult(
@@ -231,7 +246,15 @@ def _assemble(
         findings=findings,
         n=n,
         systems=systems,
-        comparisons=_comparisons(names, result.headline, drawn.headline, np.asarray(errors), np.asarray(error_draws)),
+        comparisons=[
+            Comparison(a, b, f1, errors)
+            for (a, b), f1, errors in zip(
+                combinations(names, 2),
+                _differences(result.headline, drawn.headline, differing),
+                _differences(np.asarray(errors), np.asarray(error_draws), wrong_differing),
+                strict=True,
+            )
+        ],
         bootstrap=resamples,
         seed=seed,
         supported_cells=supported_cells,
@@ -249,19 +272,20 @@ def _empty_findings(findings: FindingSet, support: npt.NDArray[np.integer]) -> l
 
 
 def _extras(
-    protocol: Protocol, findings: FindingSet, whole: _Part, codes: CodeArray
+    protocol: Protocol, findings: FindingSet, whole: _Part, codes: CodeArray, differing: npt.NDArray[np.int64]
 ) -> tuple[list[dict[str, Estimate]] | None, list[dict[str, Estimate]] | None]:
     """Kappa per finding and the rrg-style F1; both need four certainties."""
     if protocol.presence:
         return None, None
     scored = whole.counts[0].sum(axis=(-1, -2))
-    kappas = _rows(findings.names, kappa(whole.counts), kappa(whole.draws), scored)
+    kappas = _rows(findings.names, kappa(whole.counts), kappa(whole.draws), scored, differing)
     values, draws = rrg_f1(whole.counts, findings), rrg_f1(whole.draws, findings)
     rrgs = _rows(
         tuple(values),
         np.stack(list(values.values()), -1),
         np.stack(list(draws.values()), -1),
         np.full(len(values), codes.shape[1]),
+        boot.differing(codes),
     )
     return kappas, rrgs
 
@@ -286,30 +310,9 @@ def _cell_scores(
     }
 
 
-def _comparisons(
-    names: list[str], values: FloatArray, draws: FloatArray, errors: FloatArray, error_draws: FloatArray
-) -> list[Comparison]:
-    found = []
-    for a, b in combinations(range(len(names)), 2):
-        # Rounded, so that sums in another order do not turn "equal" into a difference of 1e-17.
-        difference = np.round(draws[:, b] - draws[:, a], 12)
-        error_difference = np.round(error_draws[:, b] - error_draws[:, a], 12)
-        low, high = boot.interval(difference[:, None])
-        error_low, error_high = boot.interval(error_difference[:, None])
-        found.append(
-            Comparison(
-                a=names[a],
-                b=names[b],
-                delta=_number(values[b] - values[a]),
-                low=_number(low[0]),
-                high=_number(high[0]),
-                p=_number(boot.p_value(difference)),
-                p_holm=None,
-                detectable=_number(boot.detectable(difference)),
-                errors_delta=float(errors[b] - errors[a]),
-                errors_low=_number(error_low[0]),
-                errors_high=_number(error_high[0]),
-            )
-        )
-    adjusted = boot.holm([float("nan") if c.p is None else c.p for c in found])
-    return [replace(c, p_holm=_number(p)) for c, p in zip(found, adjusted, strict=True)]
+def _differences(values: FloatArray, draws: FloatArray, differing: npt.NDArray[np.int64]) -> list[Difference]:
+    """Of each pair of systems: values ``[S]``, draws ``[B, S]``, differing ``[S, S]``."""
+    pairs = combinations(range(len(values)), 2)
+    return boot.with_holm(
+        [boot.paired(values[a], values[b], draws[:, a], draws[:, b], differing[a, b]) for a, b in pairs]
+    )

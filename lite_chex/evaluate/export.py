@@ -7,10 +7,11 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from lite_chex.data.files import atomic_path
-from lite_chex.evaluate.results import Estimate, Evaluation, SystemResult
+from lite_chex.evaluate.results import Difference, Estimate, Evaluation, SystemResult
 from lite_chex.evaluate.tables import BEST, TIED, WEAK, Cell, Table
 
 
@@ -50,6 +51,11 @@ def _system(s: SystemResult) -> dict[str, object]:
     }
 
 
+def difference_json(d: Difference) -> dict[str, object]:
+    """A paired difference as plain data."""
+    return {**asdict(d), "resolved": d.resolved}
+
+
 def to_json(evaluation: Evaluation) -> dict[str, object]:
     """The evaluation as plain data; undefined figures are None.
 
@@ -69,17 +75,8 @@ def to_json(evaluation: Evaluation) -> dict[str, object]:
             {
                 "a": c.a,
                 "b": c.b,
-                "delta": c.delta,
-                "low": c.low,
-                "high": c.high,
-                "p": c.p,
-                "p_holm": c.p_holm,
-                "detectable": c.detectable,
-                "resolved": c.resolved,
-                "errors_delta": c.errors_delta,
-                "errors_low": c.errors_low,
-                "errors_high": c.errors_high,
-                "errors_resolved": c.errors_resolved,
+                **difference_json(c.f1),
+                **{f"errors_{key}": value for key, value in difference_json(c.errors).items()},
             }
             for c in evaluation.comparisons
         ],
@@ -121,10 +118,10 @@ def _csv_rows(evaluation: Evaluation) -> Iterator[Sequence[object]]:
                     yield (s.name, metric, finding, certainty, value, None, None, cell.support)
     for c in evaluation.comparisons:
         name = f"{c.b} - {c.a}"
-        yield (name, "macro_f1", "", "", c.delta, c.low, c.high, evaluation.n)
-        yield (name, "errors_per_report", "", "", c.errors_delta, c.errors_low, c.errors_high, evaluation.n)
-        for metric, value in (("p", c.p), ("p_holm", c.p_holm), ("detectable", c.detectable)):
-            yield (name, metric, "", "", value, None, None, evaluation.n)
+        for figure, prefix, d in (("macro_f1", "", c.f1), ("errors_per_report", "errors_", c.errors)):
+            yield (name, figure, "", "", d.delta, d.low, d.high, evaluation.n)
+            for metric, value in (("p", d.p), ("p_holm", d.p_holm), ("detectable", d.detectable)):
+                yield (name, f"{prefix}{metric}", "", "", value, None, None, evaluation.n)
 
 
 def csv_text(evaluation: Evaluation) -> str:
@@ -191,9 +188,9 @@ def _latex_figure(text: str) -> str:
     return "--".join(re.sub(r"(?<!\w)([+-][\d.]+)", r"$\1$", latex_escape(bound)) for bound in bounds)
 
 
-def _latex_cell(cell: Cell) -> str:
-    figure = bool(re.match(r"^[+-]?[\d.]+", cell.text))
-    text = _latex_figure(cell.text) if figure else latex_escape(cell.text)
+def _latex_cell(cell: Cell, lead: bool = False) -> str:
+    """lead: a name or a count, never a figure with a sign."""
+    text = latex_escape(cell.text) if lead else _latex_figure(cell.text)
     text = rf"\textbf{{{text}}}" if cell.best else text
     text += "$^{=}$" if cell.tied else ""
     text += rf" {{\scriptsize [{_latex_figure(cell.interval)}]}}" if cell.interval else ""
@@ -221,7 +218,8 @@ def latex_table(table: Table) -> str:
     caption = latex_escape(f"{table.title}. {' '.join(table.caption)}").replace(f"{BEST} best", "Bold: best")
     lines = [r"\begin{table}", r"\centering\small", rf"\caption{{{caption}}}", rf"\label{{tab:{table.key}}}"]
     lines += [rf"\begin{{tabular}}{{{''.join(aligns)}}}", r"\toprule", *_latex_head(table), r"\midrule"]
-    lines += [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in table.rows]
+    named = len(table.lead)
+    lines += [" & ".join(_latex_cell(c, i < named) for i, c in enumerate(row)) + r" \\" for row in table.rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 

@@ -111,7 +111,7 @@ def html_text(
         ),
         _picture(
             "plot-reliability", "Plot: reliability", plots.reliability_plot(found),
-            "On the dashed line, answers given with probability p are right in a share p of the cells. "
+            "On the dashed line, what is given probability p is so in a share p of the cells. "
             "Hollow marks: bins of fewer than 10 cells.",
         ),
     ]  # fmt: skip

@@ -23,8 +23,8 @@ from lite_chex.evaluate.label_columns import read_label_file
 from lite_chex.evaluate.lengths import count_tokens
 from lite_chex.evaluate.protocols import protocol_named
 from lite_chex.evaluate.results import Evaluation
-from lite_chex.evaluate.tables import plural
 from lite_chex.findings import CERTAINTY_WORDS, Certainty, FindingSet, LabelArray
+from lite_chex.wording import plural
 
 if TYPE_CHECKING:
     from lite_chex.recipe import Source
@@ -73,6 +73,15 @@ class EvalInput:
         return list(self.ids) if self.ids is not None else [str(i) for i in range(len(self.gold))]
 
 
+def repeated_patients(patients: Sequence[str | None]) -> list[str]:
+    """A note where patients have several of the reports, since the bootstrap takes reports as independent."""
+    known = [patient for patient in patients if patient]
+    if len(set(known)) == len(known):
+        return []
+    of = f"{plural(len(known), 'report')} of {plural(len(set(known)), 'patient')}"
+    return [f"{of}: intervals take reports as independent, and are too narrow."]
+
+
 class NoCommonId(UserError):
     """Two files that hold the ids of different reports."""
 
@@ -85,11 +94,17 @@ def positions(
     Where a file has no id column (the peers' own output), rows are matched by number, and ``notes`` says so.
 
     Raises:
-        UserError: if the two have no id in common, or are matched by row number and differ in length.
+        UserError: if the two have no id in common, or would be matched by row number and differ in length or seem to
+            have ids under another name.
     """
     ids, other_ids = gold.ids, other.ids
     without = [p for table, p in ((gold, gold_path), (other, path)) if table.id_column == ROW_ID]
     if without and not all(ROW_ID in report_columns(p) for p in (gold_path, path)):
+        if len(without) == 1 and (own := _ids_of_its_own(without[0], gold.findings)):
+            raise UserError(
+                f'{without[0]}: the other file has ids, and here column "{own}" seems to hold them; name it with '
+                "--id-column, or leave it out to match by row number"
+            )
         _check_lengths(gold, gold_path, other, path, without)
         ids = ids if gold.id_column == ROW_ID else _numbers(gold)
         other_ids = other_ids if other.id_column == ROW_ID else _numbers(other)
@@ -107,6 +122,16 @@ def positions(
             "with --id-column"
         )
     return found
+
+
+def _ids_of_its_own(path: Path, findings: FindingSet) -> str | None:
+    """A column without a known name in which each row has a word of its own."""
+    table = Table(path)
+    for name in unread_columns(table, findings):
+        cells = [str(row.cells[0] or "") for row in table.rows([name]) if not row.error]
+        if all(cells) and len(set(cells)) == len(cells) and not any(" " in cell for cell in cells):
+            return name
+    return None
 
 
 def _numbers(table: LabelTable) -> list[str]:
@@ -139,6 +164,8 @@ def _probabilities(path: Path, findings: FindingSet, rows: npt.NDArray[np.intp])
             values[columns] = [float(str(cell)) if cell not in (None, "") else np.nan for cell in row.cells]
         except ValueError:
             raise UserError(f"{path}: row {row.number} (the first is 0): a p_… cell is not a number") from None
+        if not (np.isnan(values) | ((values >= 0) & (values <= 1))).all():
+            raise UserError(f"{path}: row {row.number} (the first is 0): a p_… cell is no probability from 0 to 1")
         read.append(values)
     result = np.full((len(rows), len(wanted)), np.nan, dtype=np.float32)
     result[rows >= 0] = np.stack(read)[rows[rows >= 0]]
@@ -336,15 +363,17 @@ def _add_reports(
     table = LabelTable(
         findings=gold.findings, ids=[], values=gold.values, columns=gold.columns, id_column=id_column_of(path, own)
     )
-    texts = []
+    texts, patients = [], []
     for report in iter_reports(path, text_column=text_column, id_column=own):
         table.ids.append(report.study_id)
         texts.append(report.text)
+        patients.append(report.patient_id)
     if len(set(table.ids)) < len(table.ids):
         raise UserError(f'{path}: an id of column "{table.id_column}" stands twice; keep one report for each id')
     table.values = np.empty((len(texts), 0), dtype=np.int8)
     rows = positions(gold, gold_path, table, path, result.notes)
     matched = [texts[row] if row >= 0 else "" for row in rows]
+    result.notes += repeated_patients([patients[row] for row in rows if row >= 0])
     result.texts = matched
     result.lengths = np.where(rows >= 0, count_tokens(matched), -1)
     if missing := int((rows < 0).sum()):

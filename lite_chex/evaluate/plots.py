@@ -198,9 +198,10 @@ def reliability_plot(found: Mapping[str, Calibration]) -> str | None:
         axes.plot(c.confidence[few], c.accuracy[few], alpha=0.6, **hollow)  # type: ignore[arg-type]
         centres = (np.arange(len(c.count)) + 0.5) / len(c.count)
         below.step(centres, c.count / c.count.sum(), where="mid", color=colour)
-    axes.set_ylabel("share that was right", fontsize=9)
+    presence = any(c.presence for c in found.values())
+    axes.set_ylabel("share that is positive in the gold" if presence else "share that was right", fontsize=9)
     below.set_ylabel("share of\ncells", fontsize=9)
-    below.set_xlabel("probability of the answer given", fontsize=9)
+    below.set_xlabel("probability of positive" if presence else "probability of the answer given", fontsize=9)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
     for part in (axes, below):

@@ -7,6 +7,7 @@ The file (CSV, JSONL or Parquet, as ``annotate`` exports it) has one row per rea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -20,7 +21,7 @@ from lite_chex.data.tables import Table
 from lite_chex.errors import UserError
 from lite_chex.evaluate import bootstrap as boot
 from lite_chex.evaluate.counts import ERROR_KINDS
-from lite_chex.evaluate.results import Estimate
+from lite_chex.evaluate.results import Difference, Estimate
 
 NAMES = {"reader": ("reader", "annotator"), "study_id": ("study_id",), "system": ("system", "version", "model")}
 MOST = 3
@@ -63,20 +64,13 @@ class ReaderFigures:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Errors per report of b minus those of a, paired on the same reports."""
+class ReaderComparison:
+    """Errors per report of b against a, over the n readings of a that have their like of b: one report, one reader."""
 
     a: str
     b: str
-    delta: float
-    low: float | None
-    high: float | None
-    p: float | None
-
-    @property
-    def resolved(self) -> bool:
-        """Whether the interval leaves zero out."""
-        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+    n: int
+    errors: Difference
 
 
 @dataclass(frozen=True)
@@ -96,7 +90,7 @@ class ReaderStudy:
 
     pooled: dict[str, ReaderFigures]
     single: dict[tuple[str, str], ReaderFigures]
-    differences: list[Difference]
+    comparisons: list[ReaderComparison]
     agreement: list[Agreement]
     readings: int
     reports: int
@@ -129,6 +123,8 @@ def read_reader_study(path: Path) -> Readings:
         if not (reader and study and system):
             raise UserError(f"{path}: row {row.number} (the first is 0): reader, study_id and system must not be empty")
         by_kind = dict(zip(ERROR_KINDS, row.cells[3:], strict=True))
+        if not any(id_text(cell) for cell in by_kind.values()):
+            raise UserError(f"{path}: row {row.number} (the first is 0): no count; leave out what was not read")
         counts.append([_count(path, row.number, kind, by_kind.get(kind)) for kind in ERROR_KINDS])
         keys.append((reader, study, system))
     if not keys:
@@ -147,7 +143,7 @@ def _count(path: Path, row: int, kind: str, cell: object) -> int:
         value = float(text)
     except ValueError:
         value = -1.0
-    if value < 0 or value != int(value):
+    if not math.isfinite(value) or value < 0 or value != int(value):
         raise UserError(f'{path}: row {row} (the first is 0), column "{kind}": a whole number from 0 is expected')
     return int(value)
 
@@ -181,8 +177,8 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 def _figures(
     readings: Readings, chosen: npt.NDArray[np.bool_], studies: list[str], resamples: int, seed: int
-) -> tuple[ReaderFigures, npt.NDArray[np.float64]]:
-    """The figures of some readings, and the resampled errors per report; a report's readings stay together."""
+) -> ReaderFigures:
+    """The figures of some readings; a report's readings stay together in the bootstrap."""
     index = {study: i for i, study in enumerate(studies)}
     sums = np.zeros((len(studies), 3))
     for i in np.flatnonzero(chosen).tolist():
@@ -193,7 +189,7 @@ def _figures(
     low, high = boot.interval(drawn)
     errors, perfect = (Estimate(float(sums[:, k].sum() / n), _defined(low[k]), _defined(high[k]), n) for k in (1, 2))
     means = readings.counts[chosen].mean(axis=0).tolist()
-    return ReaderFigures(errors, perfect, dict(zip(ERROR_KINDS, means, strict=True))), drawn[:, 1]
+    return ReaderFigures(errors, perfect, dict(zip(ERROR_KINDS, means, strict=True)))
 
 
 def _defined(value: float) -> float | None:
@@ -223,15 +219,27 @@ def _agreement(readings: Readings, readers: list[str]) -> list[Agreement]:
     return found
 
 
-def _differences(pooled: dict[str, ReaderFigures], draws: dict[str, npt.NDArray[np.float64]]) -> list[Difference]:
-    found = []
-    for a, b in combinations(pooled, 2):
-        difference = np.round(draws[b] - draws[a], 12)
-        low, high = boot.interval(difference[:, None])
-        delta = (pooled[b].errors_per_report.value or 0.0) - (pooled[a].errors_per_report.value or 0.0)
-        p = _defined(boot.p_value(difference))
-        found.append(Difference(a, b, delta, _defined(low[0]), _defined(high[0]), p))
-    return found
+def _comparisons(readings: Readings, resamples: int, seed: int) -> list[ReaderComparison]:
+    """Each two systems, over the reports of which the same reader read both; all readings of a report together."""
+    errors: dict[str, dict[tuple[str, str], int]] = {system: {} for system in _unique(readings.systems)}
+    for i, key in enumerate(zip(readings.studies, readings.readers, strict=True)):
+        errors[readings.systems[i]][key] = int(readings.errors[i])
+    pairs, counts, found = list(combinations(errors, 2)), [], []
+    for a, b in pairs:
+        shared = [key for key in errors[a] if key in errors[b]]
+        index = {study: i for i, study in enumerate(_unique([study for study, _ in shared]))}
+        sums = np.zeros((len(index), 3))
+        for key in shared:
+            sums[index[key[0]]] += (1, errors[a][key], errors[b][key])
+        counts.append(len(shared))
+        if not shared:
+            found.append(Difference(None, None, None, None, 0))
+            continue
+        drawn, total = boot.resample_sums(sums, resamples, seed), sums.sum(axis=0)
+        means, means_drawn = total[1:] / total[0], drawn[:, 1:] / drawn[:, :1]
+        differing = int((sums[:, 1] != sums[:, 2]).sum())
+        found.append(boot.paired(means[0], means[1], means_drawn[:, 0], means_drawn[:, 1], differing))
+    return [ReaderComparison(a, b, n, d) for (a, b), n, d in zip(pairs, counts, boot.with_holm(found), strict=True)]
 
 
 def evaluate_reader_study(readings: Readings, bootstrap: int = 1000, seed: int = 0) -> ReaderStudy:
@@ -239,17 +247,16 @@ def evaluate_reader_study(readings: Readings, bootstrap: int = 1000, seed: int =
     readers, studies = _unique(readings.readers), _unique(readings.studies)
     pooled: dict[str, ReaderFigures] = {}
     single: dict[tuple[str, str], ReaderFigures] = {}
-    draws: dict[str, npt.NDArray[np.float64]] = {}
     for system in _unique(readings.systems):
-        pooled[system], draws[system] = _figures(readings, readings.of(system), studies, bootstrap, seed)
+        pooled[system] = _figures(readings, readings.of(system), studies, bootstrap, seed)
         for reader in readers:
             mine = readings.of(system, reader)
             if mine.any():
-                single[system, reader], _ = _figures(readings, mine, studies, bootstrap, seed)
+                single[system, reader] = _figures(readings, mine, studies, bootstrap, seed)
     return ReaderStudy(
         pooled=pooled,
         single=single,
-        differences=_differences(pooled, draws),
+        comparisons=_comparisons(readings, bootstrap, seed),
         agreement=_agreement(readings, readers),
         readings=len(readings.readers),
         reports=len(studies),

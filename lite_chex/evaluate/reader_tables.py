@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from lite_chex.evaluate.counts import ERROR_KINDS
+from lite_chex.evaluate.export import difference_json
 from lite_chex.evaluate.reader_study import MOST, ReaderFigures, ReaderStudy
 from lite_chex.evaluate.results import Estimate
-from lite_chex.evaluate.tables import MINUS, Cell, Table, estimate_cell, number, plural, signed, span
+from lite_chex.evaluate.tables import (
+    DIFFERENCE_COLUMNS,
+    MINUS,
+    RESOLVED,
+    Cell,
+    Table,
+    difference_cells,
+    estimate_cell,
+    number,
+    verdict,
+)
+from lite_chex.wording import plural
 
 
 def reader_tables(study: ReaderStudy) -> list[Table]:
@@ -21,7 +33,7 @@ def reader_tables(study: ReaderStudy) -> list[Table]:
         f"Reader study: {plural(study.readings, 'reading')} by {plural(readers, 'reader')}; n: readings; {interval}."
     )
     tables = [_pooled(study, basis), _single(study, basis)]
-    if study.differences and study.bootstrap:
+    if study.comparisons and study.bootstrap:
         tables.append(_differences(study, basis))
     if study.agreement:
         tables.append(_agreement(study))
@@ -53,18 +65,22 @@ def _single(study: ReaderStudy, basis: str) -> Table:
 
 
 def _differences(study: ReaderStudy, basis: str) -> Table:
-    rows = []
-    for d in study.differences:
-        verdict = (d.b if d.delta < 0 else d.a) if d.resolved else "not resolved"
-        figures = (Cell(signed(d.delta)), Cell(span(d.low, d.high)), Cell(number(d.p)))
-        rows.append([Cell(f"{d.b} {MINUS} {d.a}"), *figures, Cell(verdict)])
-    caption = [
-        basis,
-        "Difference in errors per report, paired on the same reports; not resolved: the interval holds zero.",
+    rows = [
+        [
+            Cell(f"{c.b} {MINUS} {c.a}"),
+            Cell(f"{c.n:,}"),
+            *difference_cells(c.errors),
+            verdict(c.errors, c.a, c.b, lower_is_better=True) if c.n else Cell("no report in common"),
+        ]
+        for c in study.comparisons
     ]
-    columns = ["\u0394", "95% interval", "p", "better"]
+    sentence = (
+        "Difference in errors per report, over the reports of which the same reader read both (n: such readings)."
+    )
+    columns = [*DIFFERENCE_COLUMNS, "better"]
     title = "Reader study, differences"
-    return Table("readers_differences", title, caption, ["difference"], columns, rows, splittable=False)
+    caption = [basis, f"{sentence} {RESOLVED}"]
+    return Table("readers_differences", title, caption, ["difference", "n"], columns, rows, splittable=False)
 
 
 def _agreement(study: ReaderStudy) -> Table:
@@ -104,9 +120,7 @@ def reader_study_json(study: ReaderStudy) -> dict[str, object]:
             }
             for system, figures in study.pooled.items()
         },
-        "differences": [
-            {"a": d.a, "b": d.b, "delta": d.delta, "low": d.low, "high": d.high, "p": d.p} for d in study.differences
-        ],
+        "differences": [{"a": c.a, "b": c.b, "n": c.n, **difference_json(c.errors)} for c in study.comparisons],
         "agreement": [
             {"readers": list(a.readers), "kappa": a.kind, "n": a.n, "perfect": a.perfect, "errors": a.errors}
             for a in study.agreement

@@ -61,35 +61,43 @@ class SystemResult:
     confusion: npt.NDArray[np.int64] = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """b against a on the same resamples: every difference is ``b - a``. None where undefined.
+FEWEST_DIFFERING = 6
+"""Reports on which two systems must differ for a difference to be resolved: where five all point one way, a sign test
+has p = .06, while every resample points that way too."""
 
-    p_holm: adjusted over all comparisons of the evaluation. detectable: see bootstrap.detectable.
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure of b less that of a, on the same resamples. None where undefined.
+
+    differing: reports on which the two are not the same. p_holm: adjusted over all comparisons of this figure.
+    detectable: see bootstrap.detectable.
     """
 
-    a: str
-    b: str
     delta: float | None
     low: float | None
     high: float | None
     p: float | None
-    p_holm: float | None
-    detectable: float | None
-    errors_delta: float
-    errors_low: float | None
-    errors_high: float | None
+    differing: int
+    detectable: float | None = None
+    p_holm: float | None = None
 
     @property
     def resolved(self) -> bool:
-        """Whether the interval of the difference in macro F1 leaves zero out."""
-        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+        """Whether the interval leaves zero out, and not for a handful of reports."""
+        if self.low is None or self.high is None or self.differing < FEWEST_DIFFERING:
+            return False
+        return not self.low <= 0 <= self.high
 
-    @property
-    def errors_resolved(self) -> bool:
-        """Whether the interval of the difference in errors per report leaves zero out."""
-        low, high = self.errors_low, self.errors_high
-        return low is not None and high is not None and not low <= 0 <= high
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two systems: b against a, in macro F1 and in errors per report."""
+
+    a: str
+    b: str
+    f1: Difference
+    errors: Difference
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from lite_chex.evaluate.counts import ERROR_KINDS
 from lite_chex.evaluate.lengths import LENGTH_BINS
 from lite_chex.evaluate.protocols import MIN_SUPPORT
-from lite_chex.evaluate.results import Estimate, Evaluation, SystemResult
+from lite_chex.evaluate.results import FEWEST_DIFFERING, Difference, Estimate, Evaluation, SystemResult
+from lite_chex.wording import plural
 
 MINUS = "\u2212"
 BEST, TIED, WEAK = "*", "=", "†"
 UNDEFINED = "\u2013"
-LEGEND_MARKS = f"{BEST} best; {TIED} not significantly different from the best (paired interval holds zero)"
+ALPHA = 0.05
+LEGEND_MARKS = f"{BEST} best; {TIED} not significantly different from the best (not resolved)"
 LEGEND_BEST = f"{BEST} best"
 LEGEND_WEAK = f"{WEAK} fewer than {MIN_SUPPORT} gold labels: decides nothing"
 
@@ -82,11 +84,6 @@ def marked(cell: Cell) -> str:
     """The text as it stands in a plain log: value, mark, interval."""
     mark = BEST if cell.best else TIED if cell.tied else ""
     return f"{cell.text}{mark} {cell.interval}" if cell.interval else f"{cell.text}{mark}"
-
-
-def plural(n: int, one: str, many: str | None = None) -> str:
-    """``1 cell``, ``1,000 cells``."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def _many(evaluation: Evaluation) -> bool:
@@ -254,8 +251,24 @@ def error_table(evaluation: Evaluation) -> Table:
     return Table("errors", "Errors per report", caption, ["system"], columns, rows, splittable=False)
 
 
-def _verdict(resolved: bool, better: str) -> str:
-    return better if resolved else "not resolved"
+def verdict(d: Difference, a: str, b: str, *, lower_is_better: bool = False) -> Cell:
+    """Which of the two is better, in brackets where p is above .05 after Holm; or that it is not resolved."""
+    if not d.resolved:
+        return Cell("not resolved")
+    better = b if ((d.delta or 0) > 0) != lower_is_better else a
+    return Cell(better if d.p_holm is not None and d.p_holm <= ALPHA else f"({better})")
+
+
+def difference_cells(d: Difference) -> list[Cell]:
+    """Difference, interval, p, Holm: what every table of differences shows."""
+    return [Cell(signed(d.delta)), Cell(span(d.low, d.high)), Cell(number(d.p)), Cell(number(d.p_holm))]
+
+
+DIFFERENCE_COLUMNS = ["\u0394", "95% interval", "p", "Holm"]
+RESOLVED = (
+    f"Not resolved: the interval holds zero, or fewer than {FEWEST_DIFFERING} reports differ; in brackets: p above .05 "
+    "after Holm."
+)
 
 
 def comparison_tables(evaluation: Evaluation) -> list[Table]:
@@ -265,47 +278,31 @@ def comparison_tables(evaluation: Evaluation) -> list[Table]:
     scores, errors = [], []
     for c in evaluation.comparisons:
         pair = Cell(f"{c.b} {MINUS} {c.a}")
-        verdict = _verdict(c.resolved, c.b if (c.delta or 0) > 0 else c.a)
-        if c.resolved and c.p_holm is not None and c.p_holm > 0.05:
-            verdict = f"({verdict})"
-        scores.append(
-            [
-                pair,
-                Cell(signed(c.delta)),
-                Cell(span(c.low, c.high)),
-                Cell(number(c.p)),
-                Cell(number(c.p_holm)),
-                Cell(number(c.detectable)),
-                Cell(verdict),
-            ]
-        )
-        verdict = _verdict(c.errors_resolved, c.b if c.errors_delta < 0 else c.a)
-        errors.append([pair, Cell(signed(c.errors_delta)), Cell(span(c.errors_low, c.errors_high)), Cell(verdict)])
+        scores.append([pair, *difference_cells(c.f1), Cell(number(c.f1.detectable)), verdict(c.f1, c.a, c.b)])
+        errors.append([pair, *difference_cells(c.errors), verdict(c.errors, c.a, c.b, lower_is_better=True)])
     smallest = 2 / (evaluation.bootstrap + 1)
     sentence = (
         f"p two-sided (never below {number(smallest)} with {plural(evaluation.bootstrap, 'resample')}), Holm over the "
         f"{len(scores)} comparison{'s' if len(scores) > 1 else ''}. MDE: minimum detectable effect, the smallest true "
-        "difference that this test set shows with 80% power, (1.96 + 0.84) x the bootstrap standard error. "
-        "Not resolved: the interval holds zero; in brackets: p above .05 after Holm."
+        f"difference that this test set shows with 80% power, (1.96 + 0.84) x the bootstrap standard error. {RESOLVED}"
     )
     lead = ["difference"]
-    columns = ["Δ", "95% interval", "p", "Holm", "MDE", "better"]
     return [
         Table(
             "comparisons",
             "Paired comparisons: macro F1",
             [basis(evaluation), sentence],
             lead,
-            columns,
+            [*DIFFERENCE_COLUMNS, "MDE", "better"],
             scores,
             splittable=False,
         ),
         Table(
             "comparisons_errors",
             "Paired comparisons: errors per report (lower is better)",
-            [basis(evaluation), "Far less noisy than macro F1, which hangs on rare cells."],
+            [basis(evaluation), f"Far less noisy than macro F1, which hangs on rare cells. {RESOLVED}"],
             lead,
-            ["Δ", "95% interval", "better"],
+            [*DIFFERENCE_COLUMNS, "better"],
             errors,
             splittable=False,
         ),
@@ -328,21 +325,21 @@ def ablation_table(evaluation: Evaluation, baseline: str | None = None) -> Table
         rows.append(
             [
                 *row,
-                _difference(pair.delta, pair.low, pair.high, sign, pair.resolved),
+                _difference(pair.f1, sign),
                 Cell(number(s.errors_per_report.value)),
-                _difference(pair.errors_delta, pair.errors_low, pair.errors_high, sign, pair.errors_resolved),
+                _difference(pair.errors, sign),
             ]
         )
-    caption = [basis(evaluation), f"Differences from {base}; {TIED} not significant (the paired interval holds zero)."]
+    caption = [basis(evaluation), f"Differences from {base}; {TIED} not resolved, before any correction."]
     columns = ["macro F1", f"Δ to {base}", "errors/\nreport", f"Δ to {base}"]
     return Table("ablation", "Ablation", caption, ["system"], columns, rows, splittable=False)
 
 
-def _difference(delta: float | None, low: float | None, high: float | None, sign: float, resolved: bool) -> Cell:
-    if delta is None or low is None or high is None:
+def _difference(d: Difference, sign: float) -> Cell:
+    if d.delta is None or d.low is None or d.high is None:
         return Cell(UNDEFINED)
-    bounds = sorted((sign * low, sign * high))
-    return Cell(signed(sign * delta), span(*bounds), tied=not resolved)
+    bounds = sorted((sign * d.low + 0.0, sign * d.high + 0.0))
+    return Cell(signed(sign * d.delta + 0.0), span(*bounds), tied=not d.resolved)
 
 
 def kappa_table(evaluation: Evaluation) -> Table | None:

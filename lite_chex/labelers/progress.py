@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from lite_chex.wording import duration
+
 LOG_SECONDS = 30.0
 """Seconds between two lines where the console is no terminal."""
 
@@ -20,16 +22,6 @@ class _Speed(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:,.1f} {self.unit}/s" if task.speed else "")
-
-
-def duration(seconds: float) -> str:
-    """``95`` -> ``1 min 35 s``."""
-    whole = int(seconds + 0.5)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 class RunProgress:

@@ -13,7 +13,7 @@ from lite_chex.data.records import LabelTable
 from lite_chex.data.splits import text_digest
 from lite_chex.decode.temperature import FILE, Calibration, log_probabilities, tempered
 from lite_chex.errors import UserError
-from lite_chex.evaluate.inputs import EvalInput
+from lite_chex.evaluate.inputs import EvalInput, repeated_patients
 from lite_chex.evaluate.lengths import count_tokens
 from lite_chex.findings import LabelArray
 from lite_chex.labelers.llm import fingerprint_of
@@ -61,6 +61,7 @@ def evaluate_run(recipe: Recipe, console: Console) -> list[EvalInput]:
         systems, out_of_reach = labeller.label(examples, index)
         probabilities, calibrated = labeller.probabilities(systems, index)
         files = [f"{note}." for note in examples.notes]
+        files += repeated_patients([report.patient_id for report in examples.reports])
         notes = [*labeller.left_out, *files, *_seen(recipe, examples), *_notes(recipe, systems), *calibrated]
         failed = {k: out_of_reach for k in systems if k != "rules"} if out_of_reach.any() else {}
         if "student" in recipe.eval.stages and has_student(recipe):
@@ -154,6 +155,9 @@ class StageLabeler:
                 continue
             source = Stage(self.recipe, "reward" if name == "best_of_k" else name).dir
             mark = f"{fingerprint_of(source)} {fingerprint_of(Stage(self.recipe, 'sft').dir)} {reports}"
+            if name == "best_of_k":
+                drawn = self.recipe.preferences
+                mark += f" {drawn.num_samples} {drawn.temperature} {self.recipe.seed}"
             kept, confidence = folder / f"{name}.csv", folder / f"{name}.npy"
             seal, unread = folder / f"{name}.fingerprint", folder / "too_long.npy"
             complete = kept.is_file() and (confidence.is_file() or name == "best_of_k")

@@ -85,6 +85,25 @@ def test_one_recipe_from_prepare_to_the_tables(
     assert litechex(monkeypatch, "validate", gold, "--labels", "--findings", recipe) == 0
 
 
+def test_findings_need_no_more_of_a_recipe_than_data(
+    reports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, labels = tmp_path / "findings.yaml", tmp_path / "rules.csv"
+    label = ("label", "--labeler", "rules", "--input", reports, "--output", labels, "--findings", path)
+    path.write_text("data: {findings: spine, custom_findings: {Scoliosis: [scoliosis, curved spine]}}")
+    assert litechex(monkeypatch, *label) == 0
+    assert labels.read_text().splitlines()[0] == "study_id,Scoliosis,No Finding"
+    capsys.readouterr()
+    for written, said in (
+        ("data: {findings: spine}", 'data.findings: "spine" is none of paper13, chexpert14'),
+        ("data: {custom_finding: {}}", "unknown key data.custom_finding (did you mean custom_findings?)"),
+        ("sft: {}", "data is missing"),
+    ):
+        path.write_text(written)
+        assert litechex(monkeypatch, *label) == 1
+        assert capsys.readouterr().err == f"litechex: findings.yaml: {said}\n"
+
+
 def test_prompt_answers_and_schema_follow_the_recipe(recipe: Path) -> None:
     from lite_chex.decode.template import build_template
     from lite_chex.labelers.openai_compatible import question

@@ -287,6 +287,13 @@ def test_an_output_never_takes_the_place_of_an_input(files, capsys):
     assert files["gold"].read_bytes() == before
 
 
+def test_two_outputs_are_two_files(files, capsys, tmp_path):
+    same = ("--csv", tmp_path / "out", "--markdown", tmp_path / "." / "out")
+    code, _, err = run(capsys, "--gold", files["gold"], "--pred", f"close={files['close']}", *same)
+    assert (code, err) == (1, f"litechex: --markdown {tmp_path / 'out'}: --csv writes that file; give each its own\n")
+    assert not (tmp_path / "out").exists()
+
+
 def test_columns_that_are_not_read_are_named(files, capsys):
     text = files["gold"].read_text().splitlines()
     rows = [f"{text[0]},Scoliosis,Support Devices,p_Edema_positive", *(f"{line},1.0,," for line in text[1:])]
@@ -339,6 +346,17 @@ def test_matching_by_position_is_said(files, capsys, gold_ids, far_ids):
     code, out, _ = run(capsys, "--gold", gold, "--pred", f"far={far}", "--bootstrap", 0)
     assert code == 0
     assert "matched by row number" in out
+
+
+def test_ids_of_one_file_under_another_name_are_not_passed_over(files, capsys):
+    """As many rows in another order: by row number each would be scored against another report."""
+    far = renamed(files["far"], "Accession")
+    arguments = ("--gold", files["gold"], "--pred", f"far={far}", "--bootstrap", 0)
+    code, _, err = run(capsys, *arguments)
+    said = 'the other file has ids, and here column "Accession" seems to hold them'
+    assert (code, err.startswith(f"litechex: {far}: {said}")) == (1, True)
+    code, out, _ = run(capsys, *arguments, "--id-column", "Accession")
+    assert (code, "row number" in out) == (0, False)
 
 
 def test_row_numbers_that_both_files_hold_are_ids(files, capsys):
@@ -519,6 +537,24 @@ def test_markdown_latex_and_csv(files, capsys, tmp_path):
     assert {r["value"] for r in undefined} == {""}
 
 
+def test_latex_leaves_a_name_that_looks_like_a_figure():
+    table = Table("k", "t", ["c"], ["system"], ["x"], [[Cell("2024-05-01"), Cell("-.100")]])
+    assert r"2024-05-01 & $-.100$ \\" in latex_table(table)
+
+
+def test_patients_with_several_reports_are_told(files, capsys, tmp_path):
+    reports = tmp_path / "r.csv"
+    reports.write_text("study_id,subject_id,report\n" + "".join(f"s{i},p{i // 2},words\n" for i in range(6)))
+    arguments = ("--gold", files["gold"], "--pred", f"close={files['close']}", "--reports", reports)
+    _, out, _ = run(capsys, *arguments, "--bootstrap", 0)
+    assert "6 reports of 3 patients: intervals take reports as independent, and are too narrow." in " ".join(
+        out.split()
+    )
+    reports.write_text(reports.read_text().replace("subject_id", "other"))
+    _, out, _ = run(capsys, *arguments, "--bootstrap", 0)
+    assert "patients" not in out
+
+
 def test_latex_of_an_interval_below_zero():
     table = Table("k", "Kappa", [], ["finding"], ["a"], [[Cell("Edema"), Cell("-.100", "-.200--.012")]])
     assert r"Edema & $-.100$ {\scriptsize [$-.200$--$-.012$]} \\" in latex_table(table)
@@ -532,6 +568,12 @@ def duplicated(path: Path) -> Path:
 
 def twice_reported(path: Path) -> Path:
     path.write_text("study_id,report\ns0,made up\ns0,made up again\n")
+    return path
+
+
+def with_probability(path: Path, value: str) -> Path:
+    head, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([f"{head},p_Edema_positive", *(f"{row},{value}" for row in rows)]) + "\n")
     return path
 
 
@@ -566,6 +608,10 @@ MISTAKES = {
     ),
     "unknown protocol": (lambda f, d: ["--gold", f["gold"], "--pred", f"a={f['close']}", "--protocol", "f2"], "f2"),
     "unknown findings": (lambda f, d: ["--gold", f["gold"], "--pred", f"a={f['close']}", "--findings", "x"], "x"),
+    "percent for probability": (
+        lambda f, d: ["--gold", f["gold"], "--pred", f"a={with_probability(f['close'], '85.0')}"],
+        "row 0 (the first is 0): a p_… cell is no probability from 0 to 1",
+    ),
     "no prediction": (lambda f, d: ["--gold", f["gold"]], "--pred"),
     "name twice": (lambda f, d: ["--gold", f["gold"], "--pred", f"a={f['close']}", "--pred", f"a={f['far']}"], "twice"),
     "text without reports": (

@@ -160,7 +160,7 @@ def test_gold_replaces_labels_and_what_no_file_knows_is_not_scored(
     # Gold has no column for it: that study's cell says nothing, and is not read as absent.
     assert table.values[:, atelectasis].tolist() == [SKIP, A, A, A]
     assert [r["label_source"] for r in rows_of(output)] == ["gold", "labels", "labels", "labels"]
-    assert any("1 of its 2 rows have no report" in note for note in summary.notes)
+    assert any("1 of its 2 rows has no report" in note for note in summary.notes)
 
     prepare("mimic-cxr", mimic, output, OPTIONS, LabelFiles(gold=gold))
     table = read_labels(output, CHEXPERT14)
@@ -215,7 +215,7 @@ def test_chexpert_plus(tmp_path: Path) -> None:
     ]
     assert [r["report"] for r in rows] == ["1. The left base is hazy.", "1. The left base is clear."]
     assert [r["Lung Opacity"] for r in rows] == [1.0, 0.0]
-    assert any("1 rows are further views" in note for note in summary.notes)
+    assert any("1 row of further views" in note for note in summary.notes)
 
 
 def openi_xml(findings: str, impression: str) -> bytes:

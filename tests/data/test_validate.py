@@ -63,7 +63,7 @@ def test_labels(tmp_path: Path) -> None:
         (4, "Edema"),
     ]
     assert not any("wet" in p.what for p in found.problems)
-    assert any("1 rows have No Finding beside" in note for note in found.notes)
+    assert any("1 row has No Finding beside" in note for note in found.notes)
     assert any("1 other code read as blank" in note for note in found.notes)
     assert validate_labels(path, PAPER13, presence=True).wrong == 4
 

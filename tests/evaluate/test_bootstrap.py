@@ -99,15 +99,47 @@ def test_a_paired_difference_is_narrower_than_two_independent_intervals():
     b[:4] = 3
     comparison = evaluate(gold, {"a": a, "b": b}, PAPER13, bootstrap=300).comparisons[0]
     single = evaluate(gold, {"a": a}, PAPER13, bootstrap=300).systems["a"].errors_per_report
-    assert comparison.errors_high - comparison.errors_low < (single.high - single.low) / 2
+    assert comparison.errors.high - comparison.errors.low < (single.high - single.low) / 2
 
 
 def test_equal_systems_differ_by_exactly_nothing_and_are_not_resolved():
     gold, a = random_labels(PAPER13, 50, np.random.default_rng(4), skip=0.1)
     comparison = evaluate(gold, {"a": a, "b": a.copy()}, PAPER13, bootstrap=100).comparisons[0]
-    assert (comparison.delta, comparison.low, comparison.high, comparison.p) == (0.0, 0.0, 0.0, 1.0)
-    assert not comparison.resolved
-    assert not comparison.errors_resolved
+    f1, errors = comparison.f1, comparison.errors
+    assert (f1.delta, f1.low, f1.high, f1.p, f1.detectable) == (0.0, 0.0, 0.0, 1.0, None)
+    assert not np.signbit([f1.delta, f1.low, f1.high]).any()
+    assert not f1.resolved
+    assert not errors.resolved
+
+
+@pytest.mark.parametrize("n", [1, 5, 6])
+def test_a_handful_of_reports_resolves_nothing(n):
+    """All resamples of five reports that point one way point that way, and chance has them do so in 1 of 16 cases."""
+    gold = np.zeros((n, len(PAPER13)), dtype=np.int8)
+    result = evaluate(gold, {"worse": np.full_like(gold, 3), "gold": gold}, PAPER13, bootstrap=1000)
+    comparison = result.comparisons[0]
+    for d in (comparison.f1, comparison.errors):
+        assert (d.low > 0 or d.high < 0, d.differing, d.p) == (True, n, pytest.approx(2.0 ** (1 - n)))
+        assert d.resolved == (n == 6)
+    assert result.systems["worse"].errors_per_report.tied == (n < 6)
+
+
+def test_four_reports_of_many_resolve_nothing_either():
+    gold, a = random_labels(PAPER13, 600, np.random.default_rng(6), skip=0.0)
+    b = a.copy()
+    b[:4] = np.where(gold[:4] == 3, 0, 3)  # every cell wrong
+    a[:4] = gold[:4]
+    errors = evaluate(gold, {"a": a, "b": b}, PAPER13, bootstrap=1000).comparisons[0].errors
+    assert errors.low > 0
+    assert (errors.resolved, errors.p) == (False, 0.125)
+
+
+def test_errors_are_corrected_for_the_number_of_comparisons():
+    gold, _ = random_labels(PAPER13, 300, np.random.default_rng(8), skip=0.0)
+    rng = np.random.default_rng(9)
+    systems = {f"s{k}": np.where(rng.random(gold.shape) < 0.1, 3, gold).astype(np.int8) for k in range(6)}
+    compared = evaluate(gold, systems, PAPER13, bootstrap=500).comparisons
+    assert [c.errors.p_holm for c in compared] == pytest.approx(boot.holm([c.errors.p for c in compared]))
 
 
 def test_differences_are_b_minus_a():
@@ -115,12 +147,13 @@ def test_differences_are_b_minus_a():
     worse = np.full_like(gold, 3)
     comparison = evaluate(gold, {"worse": worse, "gold": gold}, PAPER13, bootstrap=100).comparisons[0]
     assert (comparison.a, comparison.b) == ("worse", "gold")
-    assert comparison.delta == pytest.approx(1 - score(gold, worse, PAPER13).macro_f1)
-    assert comparison.low > 0
-    assert comparison.errors_delta == pytest.approx(-score(gold, worse, PAPER13).errors_per_report)
-    assert comparison.errors_high < 0
-    assert comparison.resolved
-    assert comparison.errors_resolved
+    f1, errors = comparison.f1, comparison.errors
+    assert f1.delta == pytest.approx(1 - score(gold, worse, PAPER13).macro_f1)
+    assert f1.low > 0
+    assert errors.delta == pytest.approx(-score(gold, worse, PAPER13).errors_per_report)
+    assert errors.high < 0
+    assert f1.resolved
+    assert errors.resolved
 
 
 def test_a_cell_that_a_resample_lacks_is_left_out_for_all_systems_and_counted():
@@ -136,8 +169,11 @@ def test_a_cell_that_a_resample_lacks_is_left_out_for_all_systems_and_counted():
 def test_p_value_and_detectable_by_hand():
     differences = np.array([-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
     # 2 at or below zero, 8 at or above: 2 (2 + 1) / (9 + 1).
-    assert boot.p_value(differences) == pytest.approx(0.6)
-    assert boot.p_value(np.zeros(9)) == 1.0
+    assert boot.p_value(differences, 9) == pytest.approx(0.6)
+    assert boot.p_value(differences, 1) == 1.0
+    assert boot.p_value(np.ones(99), 4) == 0.125
+    assert boot.p_value(np.zeros(9), 0) == 1.0
+    assert np.isnan(boot.detectable(np.zeros(9)))
     assert boot.detectable(differences) == pytest.approx((1.959963985 + 0.841621234) * np.sqrt(7.5), rel=1e-8)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss
 
-from lite_chex.evaluate.calibration import BINS, calibrate
+from lite_chex.evaluate.calibration import BINS, calibrate, calibration_table
 from lite_chex.findings import SKIP
 
 
@@ -51,6 +51,9 @@ def test_presence_uses_the_probability_of_positive():
     gold = np.where(rng.random((200, 3)) < 0.3, 0, 3).astype(np.int8)
     found = calibrate(gold, p.argmax(axis=-1).astype(np.int8), p, presence=True, bootstrap=0)
     assert found.ece.value == pytest.approx(loop_ece(p[..., 0].ravel(), (gold == 0).ravel()), abs=1e-9)
+    table = calibration_table({"a": found})
+    assert "bins of P(positive)" in table.caption[0]
+    assert table.columns[1:3] == ["P(pos.)", "positive\nin gold"]
 
 
 def test_no_probabilities_is_no_figure():

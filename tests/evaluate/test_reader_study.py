@@ -12,9 +12,11 @@ from rich.console import Console
 from sklearn.metrics import cohen_kappa_score
 
 from lite_chex.errors import UserError
+from lite_chex.evaluate.bootstrap import holm
 from lite_chex.evaluate.output import Outputs, write_reader_study
 from lite_chex.evaluate.reader_study import cohen, evaluate_reader_study, fleiss, read_reader_study
 from lite_chex.evaluate.reader_tables import reader_tables
+from lite_chex.evaluate.tables import MINUS
 
 STUDY = """reader,study_id,system,missed,hallucinated,wrong_certainty,format
 A,1,sft,1,0,0,
@@ -40,11 +42,37 @@ def test_table_2_by_hand(tmp_path):
     assert [cell.text for cell in rows["sft"][4:]] == [".750", ".250", ".250", ".000"]
     by_reader = {(row[0].text, row[1].text): row[3].text for row in single.rows}
     assert by_reader == {("sft", "A"): "1.500", ("sft", "B"): "1.000", ("ppo", "A"): ".500", ("ppo", "B"): ".000"}
-    assert differences.rows[0][1].text == "-1.000"
+    # Both readers read both reports of both systems; two reports are too few to tell.
+    assert [cell.text for cell in differences.rows[0][:3]] == [f"ppo {MINUS} sft", "4", "-1.000"]
+    assert (differences.rows[0][4].text, differences.rows[0][-1].text) == (".500", "not resolved")
     # Perfect or not, A: n n y n, B: n y y y: agree 2 of 4, chance (3/4)(1/4) + (1/4)(3/4) = 3/8 -> 1/5.
     assert [cell.text for cell in agreement.rows[0][:4]] == ["A and B", "4", "Cohen", ".200"]
     # Numbers of errors, A: 1 2 0 1, B: 2 0 0 0: agree 1 of 4, chance (1/4)(3/4) + (1/4)(1/4) = 1/4 -> 0.
     assert agreement.rows[0][4].text == ".000"
+
+
+def _study(tmp_path, rows):
+    path = tmp_path / "study.csv"
+    path.write_text("reader,study_id,system,missed,hallucinated,wrong_certainty,format\n" + "\n".join(rows) + "\n")
+    return evaluate_reader_study(read_reader_study(path), bootstrap=200)
+
+
+def test_only_reports_that_a_reader_read_of_both_are_compared(tmp_path):
+    """The worse half of sft's reports was read of it alone: on what both were read on they are equal."""
+    both = [f"A,{i},{system},{i % 3},0,0,0" for i in range(20) for system in ("sft", "ppo")]
+    hard = [f"A,h{i},sft,5,0,0,0" for i in range(20)]
+    comparison = _study(tmp_path, both + hard).comparisons[0]
+    assert (comparison.n, comparison.errors.delta, comparison.errors.resolved) == (20, 0.0, False)
+    others = [f"B,{i},ppo,0,0,0,0" for i in range(20)]  # another reader's eyes are no pair
+    comparison = _study(tmp_path, hard + others).comparisons[0]
+    assert (comparison.n, comparison.errors.delta) == (0, None)
+    assert reader_tables(_study(tmp_path, hard + others))[2].rows[0][-1].text == "no report in common"
+
+
+def test_reader_comparisons_are_corrected_for_their_number(tmp_path):
+    rows = [f"A,{i},s{k},{(i + k) % (k + 2)},0,0,0" for i in range(40) for k in range(4)]
+    compared = _study(tmp_path, rows).comparisons
+    assert [c.errors.p_holm for c in compared] == pytest.approx(holm([c.errors.p for c in compared]))
 
 
 def test_fleiss_of_the_worked_example_in_the_literature():
@@ -95,6 +123,9 @@ def test_it_prints_within_eighty_columns_and_is_written(tmp_path, capsys, monkey
         (STUDY.replace("reader,", "who,"), '"reader"'),
         (STUDY.replace("A,1,sft,1", "A,1,sft,-1"), "row 0.*missed"),
         (STUDY.replace("A,1,sft,1", "A,1,sft,some"), "row 0.*missed"),
+        (STUDY.replace("A,1,sft,1", "A,1,sft,nan"), "row 0.*missed"),
+        (STUDY.replace("A,1,sft,1", "A,1,sft,inf"), "row 0.*missed"),
+        (STUDY + "C,3,sft,,,,\n", "row 8.*no count"),
         (STUDY + "A,1,sft,0,0,0,\n", "twice"),
         (STUDY.splitlines()[0] + "\n", "no readings"),
         ("reader,study_id,system\nA,1,sft\n", "no column missed, hallucinated"),

@@ -170,6 +170,20 @@ def test_evaluate_run_has_every_stage(trained: Recipe) -> None:
     assert (trained.run_dir / "predictions" / "0" / "ppo.csv").is_file()
 
 
+def test_best_of_k_is_made_anew_for_another_k(trained: Recipe) -> None:
+    def said(**preferences: float) -> str:
+        recipe = trained.model_copy(deep=True)
+        recipe.preferences = recipe.preferences.model_copy(update=preferences)
+        console = Console(record=True, width=200, file=io.StringIO())
+        evaluate_run(recipe, console)
+        return console.export_text()
+
+    evaluate_run(trained, QUIET)
+    assert "with best of K" not in said()
+    assert "with best of K" in said(num_samples=trained.preferences.num_samples + 1)
+    assert "with best of K" in said(temperature=0.7)
+
+
 def test_dpo_may_keep_the_preferred_answers_likelihood(trained: Recipe, tmp_path: Path) -> None:
     import shutil
 
