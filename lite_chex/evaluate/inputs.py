@@ -320,6 +320,8 @@ def _add_prediction(
     id_column: str | None,
 ) -> None:
     table = read_label_file(path, findings, id_column=_own(path, id_column))
+    if not len(table):
+        raise UserError(f"{path}: has no rows")
     rows = positions(gold, gold_path, table, path, result.notes)
     result.notes += [f"{name}: {warning}." for warning in table.warnings]
     skipped = table.values < 0

@@ -24,9 +24,17 @@ _PLEURA_BEFORE = re.compile(
     r"|\bpleura\w* (?:opacit|densit|abnormalit)\w+,? (?:\w+ ){0,9}?(?:with|represents?|reflects?|suggests?|of|to) $"
 )
 _PLEURAL_SCAR = re.compile(
-    r"\bpleural (?:(?:effusions?|fluid) (?:or|and/or|versus|vs)|thickening (?:(?!and\b|there\b)\w+ ){0,6}"
+    r"\bpleural (?:(?:effusions?|fluid) (?:(?:or|and/or|versus|vs|extrapleural fat),? ){0,2}(?:or|and/or|versus|vs)|"
+    r"thickening (?:(?!and\b|there\b)\w+ ){0,6}"
     r"(?:is|represents?|reflects?|(?:due|secondary|related) to|from)(?: \w+)?) scar\w*\b"
     r"(?! (?:in|at|of) the (?:\w+ ){0,2}(?:lung|lobe|base))"
+)
+# "blunted costophrenic angle, due to effusion or scarring": of the pleura
+_BLUNTED = re.compile(r"\bblunt|\bcostophrenic\b")
+_SCAR_OR_FLUID = re.compile(
+    r"\b(?:effusions?|fluid|pleural thickening),? (?:or|and/or|versus|vs) "
+    r"(?:(?!atelect|lung|pulm|parench)\w+ ){0,3}?scar"
+    r"|\bscar\w*,? (?:or|and/or|versus|vs) (?:(?!atelect)\w+ ){0,3}?(?:effusion|fluid|pleural)"
 )
 # "density overlying the heart, likely a stent"
 _NOT_IN_LUNG = re.compile(
@@ -145,11 +153,7 @@ def _refine(text: str, statements: list[Statement]) -> list[Statement]:
             s = replace(s, finding=vocabulary.FX, certainty=Certainty.UNCERTAIN, word="old")
         if s.finding == vocabulary.FX and (_BROKEN.search(text) or (_HARDWARE.search(text) and not _BONE.search(text))):
             continue
-        if (
-            s.finding == vocabulary.LO
-            and text.startswith("scar", s.start)
-            and (_PLEURAL_PLACE.search(text) or _PLEURAL_SCAR.search(text))
-        ):
+        if s.finding == vocabulary.LO and text.startswith("scar", s.start) and _scarred_pleura(text):
             s = replace(s, finding=vocabulary.PO)
         if s.finding == vocabulary.PE and s.certainty is not Certainty.NEGATIVE and "abnormal" in text[s.start : s.end]:
             continue
@@ -161,6 +165,13 @@ def _refine(text: str, statements: list[Statement]) -> list[Statement]:
             s = replace(s, finding=vocabulary.PO)  # "no pleural effusion or thickening"
         refined.append(s)
     return refined
+
+
+def _scarred_pleura(text: str) -> bool:
+    """Whether the scar of the sentence is one of the pleura."""
+    if _PLEURAL_PLACE.search(text) or _PLEURAL_SCAR.search(text):
+        return True
+    return _BLUNTED.search(text) is not None and _SCAR_OR_FLUID.search(text) is not None
 
 
 def _injured_bone(text: str, s: Statement) -> bool:

@@ -608,6 +608,10 @@ MISTAKES = {
     ),
     "unknown protocol": (lambda f, d: ["--gold", f["gold"], "--pred", f"a={f['close']}", "--protocol", "f2"], "f2"),
     "unknown findings": (lambda f, d: ["--gold", f["gold"], "--pred", f"a={f['close']}", "--findings", "x"], "x"),
+    "prediction without rows": (
+        lambda f, d: ["--gold", f["gold"], "--pred", f"a={write(d / 'o.csv', labels([]), [])}"],
+        "o.csv: has no rows",
+    ),
     "percent for probability": (
         lambda f, d: ["--gold", f["gold"], "--pred", f"a={with_probability(f['close'], '85.0')}"],
         "row 0 (the first is 0): a p_… cell is no probability from 0 to 1",

@@ -252,6 +252,19 @@ HEDGES = [
     ("Borderline heart size and abnormal interstitial pattern.", "CM:u LO:p"),
     ("Costophrenic angles are blunted, XXXX corresponding to small pleural effusions.", "PE:u"),
     ("Basilar opacities, XXXX chronic atelectasis.", "LO:p AT:u"),
+    ("Lateral costophrenic sulcus is blunted, either an effusion or scarring.", "PE:u PO:u"),
+    ("Blunting of the right costophrenic angle may be from scarring versus a tiny effusion.", "PE:u PO:u"),
+    ("Small pleural effusion versus extrapleural fat or scarring on the left.", "PE:u PO:u"),
+    ("Blunted left angle, possibly effusion or basilar lung scarring.", "PE:u LO:u"),
+    ("Small effusion. Scarring versus atelectasis at the left base.", "PE:p LO:u AT:u"),
+    ("Lytic lesion in the posterior left 4th rib.", ""),
+    ("There is a lesion of the T9 vertebra.", ""),
+    ("Lesion in the right lung behind the rib.", "LL:p"),
+    ("Known prostate cancer.", ""),
+    ("Lung mass suspicious for carcinoma.", "LL:p"),
+    ("Lumbar fusion, XXXX intact.", "SD:p"),
+    ("Orthopedic XXXX in the left humerus.", "SD:p"),
+    ("A XXXX-A-XXXX projects over the right chest.", "SD:p"),
     ("Posttraumatic deformities of the right ribs.", "FX:u"),
     ("Contour irregularity of the left clavicle suggests an old injury.", "FX:u"),
     ("No posttraumatic deformity of the ribs.", ""),
@@ -594,6 +607,10 @@ NORMAL = [
     "The heart is at the upper limits of normal. No acute disease.",
     "No evidence of emphysema. The spine shows no degenerative change.",
     "Heart size is normal. Prominent left epicardial fat. Lungs are clear.",
+    "Postsurgical changes in the lower lumbar spine. Lungs are clear.",
+    "Stable abdominal postsurgical changes. Normal heart.",
+    "The postoperative cardiomediastinal silhouette is normal in size. Sternotomy wires.",
+    "Cervical spine fusion hardware. No effusion.",
 ]
 ABNORMAL = [
     "Lucency at the right base, skin fold versus bulla.",
@@ -613,6 +630,10 @@ ABNORMAL = [
     "Mediastinal lymphadenopathy.",
     "Kerley B lines.",
     "Findings of aspiration.",
+    "Postsurgical changes of the left lung.",
+    "Postoperative changes of a right lobectomy.",
+    "Old fusion of T5 and T6.",
+    "Lytic lesion in the posterior left 4th rib.",
 ]
 
 
