@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     import torch
 
 
-def beam_search(decoder: DecisionDecoder, bodies: Sequence[Sequence[int]], beams: int) -> Decoded:
+def beam_search(
+    decoder: DecisionDecoder, bodies: Sequence[Sequence[int]], beams: int, batch_size: int | None = None
+) -> Decoded:
     """The most likely of the answers that ``beams`` prefixes per report lead to.
 
     One forward pass per decision, all beams of a batch together. The logits returned are those made under
-    the winning answer's prefixes.
+    the winning answer's prefixes. batch_size: rows of a pass, beams counted; unset: the decoder's budget of tokens.
 
     Raises:
         ValueError: if ``beams`` is below 1.
@@ -31,7 +33,10 @@ def beam_search(decoder: DecisionDecoder, bodies: Sequence[Sequence[int]], beams
     n, findings = len(bodies), decoder.findings
     values = np.empty((n, len(findings)), dtype=np.int8)
     logits = np.empty((n, len(findings), 4), dtype=np.float32)
-    for rows in decoder.batches([len(b) * beams for b in bodies]):
+    # A beam is a row with an answer of its own; ``batches`` adds one answer per report.
+    answer = decoder.template.max_answer_length
+    widths = [(len(b) + answer) * beams - answer for b in bodies]
+    for rows in decoder.batches(widths, max(batch_size // beams, 1) if batch_size else None):
         with decoder.inference():
             v, x = _search(decoder, [bodies[i] for i in rows], beams)
         values[rows], logits[rows] = v, x

@@ -179,11 +179,12 @@ class LLMLabeler:
         from lite_chex.decode.beam import beam_search
         from lite_chex.decode.budget import within_memory
 
-        if self.beams > 1:
-            return within_memory(self.decoder, lambda: beam_search(self.decoder, bodies, self.beams))
-        if self.batch_size:
+        def decode() -> Decoded:
+            if self.beams > 1:
+                return beam_search(self.decoder, bodies, self.beams, self.batch_size)
             return self.decoder.decode(bodies, drafts, batch_size=self.batch_size)
-        return within_memory(self.decoder, lambda: self.decoder.decode(bodies, drafts))
+
+        return decode() if self.batch_size else within_memory(self.decoder, decode)
 
 
 def merged(model: Any) -> Any:

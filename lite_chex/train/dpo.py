@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lite_chex.data.preferences import AnswerGroup, split_groups
 from lite_chex.decode.packed import padded
+from lite_chex.errors import UserError
 from lite_chex.model.adapters import load_adapter, role, save_adapter
 from lite_chex.model.backbone import load_base
 from lite_chex.train.batches import LengthGrouped
@@ -41,8 +42,12 @@ def train_dpo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
         console.print("the run has no preference pairs yet: making them first")
         make_preferences(recipe, console)
     require_fresh(recipe, "preferences")
+    if stage.complete(resume, parents(recipe, "dpo"), console):
+        return stage.dir
     groups = run_pairs(recipe, console)
     train, _ = split_groups(groups, recipe.preferences.validation_fraction, recipe.seed)
+    if not train:
+        raise UserError(f"{pairs_path}: too few reports to hold some out")
     # Seconds of imports: after everything that a user can get wrong.
     from trl import DPOConfig, DPOTrainer
 

@@ -69,13 +69,15 @@ def train_ppo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
     summary = json.loads((reward.dir / FINISHED).read_text(encoding="utf-8"))
     _check_reward(recipe, summary)
     check_splits(recipe)
+    stage = Stage(recipe, "ppo")
+    if stage.complete(resume, parents(recipe, "ppo"), console):
+        return stage.dir
     seed_everything(recipe.seed)
     roles = Roles.load(recipe, sft, reward.dir)
     gold = validation_gold(recipe, "PPO")
     print_notes(gold, console)
     validation = Validation(roles.setup, gold)
     pool = _pool(recipe, roles)
-    stage = Stage(recipe, "ppo")
     stage.begin(resume, parents(recipe, "ppo"))
     loop = Loop(recipe, roles, stage, pool, validation, console)
     first = loop.restore() if resume else 0
@@ -275,7 +277,7 @@ class Loop:
         assert self.log is not None
         self.log.close()
         for name in ("adapter_config.json", "adapter_model.safetensors"):
-            (self.stage.checkpoints / "best" / name).replace(self.stage.dir / name)
+            shutil.copyfile(self.stage.checkpoints / "best" / name, self.stage.dir / name)
         self.roles.setup.backbone.tokenizer.save_pretrained(self.stage.dir)
         start = next(r for r in read_metrics(self.stage.dir) if r["step"] == 0)
         facts = {

@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lite_chex.data.preferences import AnswerGroup, read_pairs, write_pairs
-from lite_chex.data.splits import normalised_text
+from lite_chex.data.splits import normalised_text, report_keys
+from lite_chex.decode.template import build_template
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP, Certainty, LabelArray
 from lite_chex.model.adapters import for_inference, load_adapter
-from lite_chex.model.backbone import load_base
+from lite_chex.model.backbone import load_base, load_tokenizer
+from lite_chex.prompt import PromptEncoder
 from lite_chex.train.examples import (
     Examples,
     check_splits,
     error_score,
+    labelled_reports,
     load_split,
     print_notes,
     rule_labels,
@@ -84,6 +87,7 @@ def make_preferences(recipe: Recipe, console: Console, *, source_stage: str = "s
     out = recipe.run_dir / PAIRS_FILE
     groups: list[AnswerGroup] = []
     check_splits(recipe)
+    people = [g for path in recipe.data.preference_pairs for g in _people(recipe, Path(path), console)]
     parts = load_split(recipe, "preference")
     if parts:
         folder = Stage(recipe, source_stage).require("sampling preferences")
@@ -104,7 +108,6 @@ def make_preferences(recipe: Recipe, console: Console, *, source_stage: str = "s
             made = [_group(part, i, samples, recipe, rng) for i in range(len(part))]
             groups += [g for g in made if g.pairs]
             _say(console, part, samples, made)
-    people = [g for path in recipe.data.preference_pairs for g in read_pairs(Path(path), findings)]
     if people:
         console.print(f"pairs that people made: {sum(len(g.pairs) for g in people)} of {len(people)} reports")
     groups += people
@@ -126,7 +129,7 @@ def run_pairs(recipe: Recipe, console: Console) -> list[AnswerGroup]:
     groups = read_pairs(path, recipe.findings)
     known = {_whose(g) for g in groups}
     for file in recipe.data.preference_pairs:
-        missing = sum(_whose(g) not in known for g in read_pairs(Path(file), recipe.findings))
+        missing = sum(_whose(g) not in known for g in _people(recipe, Path(file), console))
         if missing:
             console.print(
                 f"data.preference_pairs: of {file} {missing} reports are not in {path}, which is older; "
@@ -136,6 +139,36 @@ def run_pairs(recipe: Recipe, console: Console) -> list[AnswerGroup]:
                 markup=False,
             )
     return groups
+
+
+def _people(recipe: Recipe, path: Path, console: Console) -> list[AnswerGroup]:
+    """Pairs that people made, without those on reports that stages are chosen or tested on, or that do not fit.
+
+    Raises:
+        UserError: if the file is wrong, or has such reports and the recipe does not say to leave them out.
+    """
+    groups = read_pairs(path, recipe.findings)
+    later = {
+        key
+        for source in [*recipe.data.validation, *recipe.data.test]
+        for report in labelled_reports(source, recipe).reports
+        for key in report_keys(report)
+    }
+    apart = [g for g in groups if ("text", normalised_text(g.report)) not in later]
+    if shared := len(groups) - len(apart):
+        said = f"data.preference_pairs: {shared} of {len(groups)} reports of {path} are validation or test reports"
+        if recipe.data.shared == "refuse":
+            raise UserError(f"{said}; take them out, or set data.shared: leave_out")
+        console.print(f"{said}: left out", style="yellow", highlight=False, markup=False)
+    tokenizer = load_tokenizer(recipe.model.model_name_or_path, recipe.model.trust_remote_code)
+    prompt = PromptEncoder(tokenizer, recipe.findings)
+    room = recipe.model.max_length - len(prompt.prefix_ids) - build_template(prompt).max_answer_length
+    bodies = prompt.body_ids([g.report for g in apart])
+    fitting = [g for g, body in zip(apart, bodies, strict=True) if len(body) <= room]
+    if too_long := len(apart) - len(fitting):
+        said = f"{path}: {too_long} reports longer than model.max_length left out"
+        console.print(said, highlight=False, markup=False)
+    return fitting
 
 
 def _whose(group: AnswerGroup) -> tuple[str, str, str]:

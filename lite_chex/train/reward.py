@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 from lite_chex.data.preferences import AnswerGroup, split_groups
 from lite_chex.decode import decisions, packed
 from lite_chex.errors import UserError
-from lite_chex.findings import LabelArray
+from lite_chex.findings import FindingSet, LabelArray
 from lite_chex.model.adapters import copy_into_default, for_inference, load_adapter, new_adapter
 from lite_chex.model.backbone import load_base
 from lite_chex.train import losses
@@ -78,12 +79,22 @@ class Reading:
 
 
 def reading(
-    hidden: torch.Tensor, batch: packed.PackedBatch, head: Any, recipe: Recipe, weight: torch.Tensor
+    hidden: torch.Tensor,
+    batch: packed.PackedBatch,
+    head: Any,
+    findings: FindingSet,
+    pooling: str,
+    weight: torch.Tensor,
 ) -> Reading:
     """Read the reward adapter's hidden states. head: hidden -> 1; weight: the candidates' head rows
     ``[T, 4, hidden]``."""
-    log_p, free = decisions.log_probs(packed.decision_logits(hidden, batch, weight), batch.values, recipe.findings)
-    return Reading(pooled_scores(hidden, batch, head, recipe.reward.pooling, log_p), log_p, free, batch.values)
+    log_p, free = decisions.log_probs(packed.decision_logits(hidden, batch, weight), batch.values, findings)
+    return Reading(pooled_scores(hidden, batch, head, pooling, log_p), log_p, free, batch.values)
+
+
+def trained_pooling(folder: Path) -> str:
+    """The pooling that the reward model in a stage's folder was trained with, whatever the recipe says by now."""
+    return str(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["reward"]["pooling"])
 
 
 @dataclass
@@ -109,6 +120,8 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
         console.print("the run has no preference pairs yet: making them first")
         make_preferences(recipe, console)
     require_fresh(recipe, "preferences")
+    if stage.complete(resume, parents(recipe, "reward"), console):
+        return stage.dir
     groups = run_pairs(recipe, console)
     train, held_groups = split_groups(groups, recipe.preferences.validation_fraction, recipe.seed)
     if not train or not held_groups:
@@ -131,7 +144,8 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
     def read(groups_: Sequence[tuple[str, LabelArray]]) -> Reading:
         prompts = prompt.prompt_ids([report for report, _ in groups_])
         batch = packed.pack(prompts, [a for _, a in groups_], template, pad, backbone.device)
-        return reading(packed.hidden_states(backbone.trunk, batch), batch, head, recipe, held.weight)
+        hidden = packed.hidden_states(backbone.trunk, batch)
+        return reading(hidden, batch, head, recipe.findings, section.pooling, held.weight)
 
     rows = [_row(setup, g) for g in train]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lite_chex.decode import packed
 from lite_chex.model.adapters import load_adapter, read_score, role, role_parameters
 from lite_chex.model.backbone import load_base
-from lite_chex.train.reward import reading
+from lite_chex.train.reward import reading, trained_pooling
 from lite_chex.train.run import FINISHED
 from lite_chex.train.setup import Setup
 
@@ -44,7 +44,8 @@ class Roles:
     score: fp32 ``[1, hidden]`` head of the reward adapter. value_head: trainable, hidden -> 1, what is
     still to come beyond what is known (:meth:`rewards`). centre, scale: each
     decision's mean ``[T]`` and the deviation of scores within a report, both fixed on held-out pairs;
-    scores are shifted and divided by them so that kl_coef means the same for every reward model.
+    scores are shifted and divided by them so that kl_coef means the same for every reward model. pooling: the
+    reward model's own.
     """
 
     setup: Setup
@@ -53,6 +54,7 @@ class Roles:
     centre: torch.Tensor
     scale: float
     value_adapter: bool
+    pooling: str
 
     @classmethod
     def load(cls, recipe: Recipe, sft: Path, reward: Path) -> Roles:
@@ -86,6 +88,7 @@ class Roles:
             torch.tensor([summary[f"score_mean_{t}"] for t in range(len(recipe.findings))], device=backbone.device),
             max(float(summary["score_deviation"]), 1e-6),
             value_adapter,
+            trained_pooling(reward),
         )
 
     @property
@@ -116,11 +119,12 @@ class Roles:
 
         with role(self.model, "reward"), torch.no_grad():
             hidden = packed.hidden_states(self.setup.backbone.trunk, batch)
-            read = reading(hidden, batch, lambda h: h @ self.score.T, self.setup.recipe, self.setup.decoder.weight)
+            findings, weight = self.setup.recipe.findings, self.setup.decoder.weight
+            read = reading(hidden, batch, lambda h: h @ self.score.T, findings, self.pooling, weight)
             per_decision = (read.scores - self.centre) / self.scale
             known = per_decision.cumsum(-1) - per_decision
             candidates = torch.zeros_like(log_p)
-            if self.setup.recipe.reward.pooling == "candidates":
+            if self.pooling == "candidates":
                 each = (read.log_p - self.centre[:, None]) / self.scale
                 expected = (log_p.exp() * each).sum(-1)
                 known = known + expected

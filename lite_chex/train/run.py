@@ -15,6 +15,8 @@ from lite_chex.data.files import atomic_path
 from lite_chex.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from lite_chex.recipe import Recipe
 
 STAGES = ("sft", "sft_gold", "reward", "ppo", "dpo")
@@ -73,6 +75,19 @@ class Stage:
             with atomic_path(self.dir / MADE_FROM) as temporary:
                 temporary.write_text(json.dumps(made_from), encoding="utf-8")
 
+    def complete(self, resume: bool, made_from: Mapping[str, str], console: Console) -> bool:
+        """Whether ``resume`` finds the stage finished, from the same recipe and parts; says so.
+
+        Raises:
+            UserError: as :meth:`begin`.
+        """
+        if not resume or not self.finished:
+            return False
+        self._check_same_recipe()
+        self._check_same_parts(made_from)
+        console.print(f"{self.dir}: finished before; without --resume it is trained again", highlight=False)
+        return True
+
     def _check_same_recipe(self) -> None:
         import yaml
 
@@ -80,7 +95,8 @@ class Stage:
         if not path.is_file():
             return
         before, now = yaml.safe_load(path.read_text(encoding="utf-8")), self.recipe.model_dump(mode="json")
-        sections = ("model", "data", "seed", {"sft_gold": "sft"}.get(self.name, self.name))
+        own = {"sft_gold": ("sft",), "reward": ("reward", "preferences"), "dpo": ("dpo", "preferences")}
+        sections = ("model", "data", "seed", *own.get(self.name, (self.name,)))
         changed = [s for s in sections if before.get(s) != now.get(s)]
         if changed:
             raise UserError(
@@ -119,6 +135,11 @@ class Stage:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
+def rounded(value: float) -> float:
+    """A figure as ``metrics.jsonl`` has it."""
+    return round(value, 6)
+
+
 @dataclass
 class MetricsLog:
     """``metrics.jsonl`` and TensorBoard events of a stage; resuming drops what lies past the checkpoint."""
@@ -138,7 +159,7 @@ class MetricsLog:
         self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.resumed_at)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        clean = {k: (round(float(v), 6) if v is not None else None) for k, v in values.items()}
+        clean = {k: (rounded(float(v)) if v is not None else None) for k, v in values.items()}
         self._file.write(json.dumps({"step": step, **clean}) + "\n")
         self._file.flush()
         for key, value in clean.items():

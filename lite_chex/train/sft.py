@@ -76,6 +76,8 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
             parts.append(_variants(parts[0], section.variants, recipe))
     print_notes([*parts, *held_out], console)
     check_base(recipe.model)
+    if stage.complete(resume, parents(recipe, stage.name), console):
+        return stage.dir
     # Seconds of imports: after everything that a user can get wrong.
     from trl import SFTConfig, SFTTrainer
 

@@ -232,10 +232,11 @@ class StageLabeler:
         import torch
 
         from lite_chex.decode import packed
-        from lite_chex.train.reward import reading
+        from lite_chex.train.reward import reading, trained_pooling
 
         setup, backbone, section = self.setup, self.setup.backbone, self.recipe.reward
-        head = read_score(Stage(self.recipe, "reward").dir).to(backbone.device)
+        folder = Stage(self.recipe, "reward").dir
+        head, pooling = read_score(folder).to(backbone.device), trained_pooling(folder)
         prompts, found = setup.prompt.prompt_ids(texts), []
         with role(backbone.model, "reward"), torch.inference_mode():
             for start in range(0, len(texts), section.per_device_train_batch_size):
@@ -244,6 +245,6 @@ class StageLabeler:
                     prompts[part], list(answers[part]), setup.template, backbone.tokenizer.pad_token_id, backbone.device
                 )
                 hidden = packed.hidden_states(backbone.trunk, batch)
-                read = reading(hidden, batch, lambda h: h @ head.T, self.recipe, setup.decoder.weight)
+                read = reading(hidden, batch, lambda h: h @ head.T, self.recipe.findings, pooling, setup.decoder.weight)
                 found.append(read.scores.sum(-1).cpu().numpy())
         return np.concatenate(found).reshape(answers.shape[:2])

@@ -107,7 +107,8 @@ def _taught(recipe: Recipe, sources: Sequence[Source], console: Console) -> tupl
     """Each source's reports with the teacher's labels of them, and what the teacher is called."""
     teacher = recipe.distill.teacher
     folder = recipe.run_dir / "predictions" / "teacher"
-    without = left_to_later(recipe, "train")
+    # Reports named for it may be of any split but the test's.
+    without = left_to_later(recipe, "validation" if recipe.distill.reports else "train")
     files = [_report_file(recipe, source, folder, without) for source in sources]
     if teacher not in TEACHERS:
         return [TaughtFile(path, Path(teacher), text, id_) for path, text, id_ in files], Path(teacher).name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from lite_chex.model.adapters import save_adapter, tensors_kept
 from lite_chex.model.hardware import return_freed_memory
 from lite_chex.train.progress import Steps, steps
-from lite_chex.train.run import MetricsLog, Stage, read_metrics
+from lite_chex.train.run import MetricsLog, Stage, read_metrics, rounded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,6 +105,7 @@ class BestSoFar:
     since: int = 0
 
     def update(self, step: int, value: float) -> bool:
+        value = rounded(value)  # as the log has it, from which a resumed run knows the best
         if self.selection.better(value, self.value):
             self.value, self.step, self.since = value, step, 0
             return True
@@ -235,7 +237,7 @@ def run_trainer(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     log.close()
     for name in ("adapter_config.json", "adapter_model.safetensors"):
-        (callback.best_dir / name).replace(stage.dir / name)
+        shutil.copyfile(callback.best_dir / name, stage.dir / name)  # what follows may be killed, and resumed
     return callback
 
 

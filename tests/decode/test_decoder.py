@@ -248,6 +248,25 @@ def test_beams_against_exhaustive_search(tiny_base: Path) -> None:
     np.testing.assert_array_equal(greedy.values, small.decoder.decode(bodies).values)
 
 
+def test_beams_keep_to_the_budget_and_to_the_batch_size(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies = world.prompt.body_ids(world.texts(9, 10))
+    row = max(map(len, bodies)) + world.template.max_answer_length
+    passes: list[int] = []
+
+    def search(decoder: object, chosen: list[list[int]], beams: int) -> tuple[np.ndarray, np.ndarray]:
+        passes.append(len(chosen) * beams)
+        return np.zeros((len(chosen), 13), np.int8), np.zeros((len(chosen), 13, 4), np.float32)
+
+    monkeypatch.setattr("lite_chex.decode.beam._search", search)
+    monkeypatch.setattr(world.decoder, "batch_tokens", 8 * row)
+    beam_search(world.decoder, bodies, beams=4)
+    assert sum(passes) == 36
+    assert max(passes) <= 8
+    passes.clear()
+    beam_search(world.decoder, bodies, beams=4, batch_size=12)
+    assert passes == [12, 12, 12]
+
+
 def test_forced_decision_has_one_candidate() -> None:
     values = torch.full((1, 13), int(Certainty.ABSENT))
     values[0, 4] = Certainty.UNCERTAIN

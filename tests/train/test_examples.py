@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from lite_chex.data.preferences import AnswerGroup, write_pairs
+from lite_chex.data.preferences import AnswerGroup, read_pairs, write_pairs
 from lite_chex.data.records import Report
 from lite_chex.errors import UserError
 from lite_chex.findings import SKIP, FindingSet
@@ -221,6 +222,42 @@ def test_pairs_that_people_made_since_are_not_ignored_in_silence(tiny_base: Path
     assert len(preferences.run_pairs(recipe, console)) == 1
     assert "people.jsonl 1 reports are not in" in console.file.getvalue()
     assert "litechex preferences makes it again" in console.file.getvalue()
+
+
+def test_pairs_that_people_made_are_not_of_reports_that_the_run_is_tested_on(tiny_base: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tiny_base, tmp_path)
+    recipe.data.preference_pairs = [str(tmp_path / "people.jsonl")]
+    console = Console(file=io.StringIO(), width=300)
+    pair = {"answers": [(P,) + (A,) * 12, (N,) + (A,) * 12], "pairs": [(0, 1)]}
+    texts = [
+        "Edema.",
+        *(load_source(getattr(recipe.data, s)[0], recipe).texts[0].upper() for s in ("test", "validation")),
+    ]
+    given = [AnswerGroup(str(i), t, source="human", annotator="Ann", **pair) for i, t in enumerate(texts)]
+    write_pairs(tmp_path / "people.jsonl", given, recipe.findings)
+    said = "2 of 3 reports of .*people.jsonl are validation or test reports"
+    with pytest.raises(UserError, match=f"{said}; take them out"):
+        preferences.make_preferences(recipe, console)
+    recipe.data.shared = "leave_out"
+    recipe.data.preference = []
+    made = preferences.make_preferences(recipe, console)
+    assert [g.report for g in read_pairs(made, recipe.findings)] == ["Edema."]
+    assert re.search(f"{said}: left out", console.file.getvalue())
+
+
+def test_pairs_that_people_made_fit_the_model_like_all_others(tiny_base: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tiny_base, tmp_path)
+    recipe.data.preference_pairs, recipe.data.preference = [str(tmp_path / "people.jsonl")], []
+    pair = {"answers": [(P,) + (A,) * 12, (N,) + (A,) * 12], "pairs": [(0, 1)]}
+    given = [
+        AnswerGroup(str(i), t, source="human", annotator="Ann", **pair)
+        for i, t in enumerate(("Edema.", "Edema. " * 900))
+    ]
+    write_pairs(tmp_path / "people.jsonl", given, recipe.findings)
+    console = Console(file=io.StringIO(), width=300)
+    made = preferences.make_preferences(recipe, console)
+    assert [g.report for g in read_pairs(made, recipe.findings)] == ["Edema."]
+    assert "people.jsonl: 1 reports longer than model.max_length left out" in console.file.getvalue()
 
 
 def test_row_numbers_never_meet_ids(tiny_base: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from lite_chex.train.lineage import changed, parents, record_pairs, stale
 from lite_chex.train.ppo_loop import train_ppo
 from lite_chex.train.preferences import make_preferences
 from lite_chex.train.reward import train_rm
-from lite_chex.train.run import MADE_FROM, PAIRS_FILE, Stage
+from lite_chex.train.run import MADE_FROM, PAIRS_FILE, MetricsLog, Stage
 from lite_chex.train.sft import train_sft
 from lite_chex.train.stages import evaluate_run
+from lite_chex.train.trainer import BestSoFar, Selection
 from tests.conftest import make_recipe
 
 QUIET = Console(quiet=True)
@@ -95,6 +97,41 @@ def test_resume_refuses_to_mix(run: Recipe) -> None:
         reward.begin(True, parents(run, "reward"))
     reward.begin(False, parents(run, "reward"))
     assert changed(run, "reward") == []
+
+
+def test_a_stage_that_is_finished_is_not_trained_again_by_resume(tiny_base: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tiny_base, tmp_path, *SMALL)
+    train_sft(recipe, QUIET)
+    written = Stage(recipe, "sft").adapter_config.with_name("adapter_model.safetensors")
+    before, console = written.stat().st_mtime_ns, Console(file=io.StringIO(), width=300)
+    train_sft(recipe, console, resume=True)
+    assert written.stat().st_mtime_ns == before
+    assert "sft: finished before; without --resume it is trained again" in console.file.getvalue()
+    recipe.sft.learning_rate /= 2
+    with pytest.raises(UserError, match="section sft changed since"):
+        train_sft(recipe, QUIET, resume=True)
+
+
+def test_reward_is_not_resumed_with_other_held_out_pairs(run: Recipe) -> None:
+    Stage(run, "reward").begin(False, parents(run, "reward"))
+    run.preferences.validation_fraction = 0.5
+    with pytest.raises(UserError, match="section preferences changed since"):
+        Stage(run, "reward").begin(True, parents(run, "reward"))
+
+
+@pytest.mark.parametrize("higher", [False, True])
+def test_the_best_is_the_same_from_the_log_as_it_was(tmp_path: Path, higher: bool) -> None:
+    """A tie is no improvement, also where the log has rounded the figure that it ties with."""
+    selection = Selection("errors_per_report", higher_is_better=higher, patience=9)
+    alive, log = BestSoFar(selection), MetricsLog(tmp_path)
+    for step, value in enumerate((130 / 150, 130 / 150, 131 / 151, 131 / 151)):
+        alive.update(step, value)
+        log.log(step, {"validation/errors_per_report": value})
+        resumed = BestSoFar.from_metrics(selection, tmp_path)
+        assert (resumed.step, resumed.since) == (alive.step, alive.since)
+        resumed.update(step + 1, value)
+        assert resumed.step == alive.step
+    log.close()
 
 
 def test_sft_is_not_resumed_from_another_adapter_than_it_started_from(tiny_base: Path, tmp_path: Path) -> None:

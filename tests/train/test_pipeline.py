@@ -31,7 +31,7 @@ from lite_chex.train.reward import reading, train_rm
 from lite_chex.train.roles import Roles
 from lite_chex.train.run import FINISHED, TRAINED_ON, Stage, read_metrics
 from lite_chex.train.sft import train_sft
-from lite_chex.train.stages import evaluate_run
+from lite_chex.train.stages import StageLabeler, evaluate_run
 from tests.conftest import make_recipe, train_all
 
 QUIET = Console(quiet=True)
@@ -103,7 +103,8 @@ def test_ppos_reward_equals_autopefts_on_a_batch(trained: Recipe) -> None:
     trunk = other.base_model.model.model
     with torch.no_grad():
         hidden = packed.hidden_states(trunk, batch)
-        theirs = reading(hidden, batch, other.base_model.model.score, trained, roles.setup.decoder.weight)
+        score, weight = other.base_model.model.score, roles.setup.decoder.weight
+        theirs = reading(hidden, batch, score, trained.findings, trained.reward.pooling, weight)
     wanted = ((theirs.scores - roles.centre) / roles.scale).sum(-1)
     torch.testing.assert_close(score, wanted, atol=1e-4, rtol=1e-4)
     assert read_score(folder).shape == (1, 64)
@@ -168,6 +169,41 @@ def test_evaluate_run_has_every_stage(trained: Recipe) -> None:
     assert list(bundle.systems) == ["rules", "SFT", "SFT + gold", "best of K", "DPO", "PPO"]
     assert all(v.shape == bundle.gold.shape for v in bundle.systems.values())
     assert (trained.run_dir / "predictions" / "0" / "ppo.csv").is_file()
+
+
+def test_a_kill_behind_the_last_step_can_be_resumed(trained: Recipe, tmp_path: Path) -> None:
+    """The reward stage measures once more after training; a kill there leaves no ``finished.json``."""
+    import shutil
+
+    shutil.copytree(trained.output_dir, tmp_path / "runs")
+    recipe = trained.model_copy(deep=True)
+    recipe.output_dir = str(tmp_path / "runs")
+    shutil.rmtree(Stage(recipe, "reward").dir)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lite_chex.train.reward.write_card", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_rm(recipe, QUIET)
+    assert not Stage(recipe, "reward").finished
+    train_rm(recipe, QUIET, resume=True)
+    for key, tensor in adapter(trained, "reward").items():
+        torch.testing.assert_close(adapter(recipe, "reward")[key], tensor, atol=0, rtol=0)
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_reward_is_read_as_it_was_trained(trained: Recipe) -> None:
+    recipe = trained.model_copy(deep=True)
+    recipe.reward.pooling = "last"
+    folders = Stage(trained, "sft").dir, Stage(trained, "reward").dir
+    one, other = (Roles.load(r, *folders) for r in (trained, recipe))
+    assert one.pooling == other.pooling == "candidates"
+    texts = load_source(trained.data.test[0], trained).texts[:4]
+    answers = np.full((4, 2, 13), 3, dtype=np.int8)
+    answers[:, 1, 0] = 0
+    expected = StageLabeler(trained, QUIET).rewards(texts, answers)
+    np.testing.assert_array_equal(StageLabeler(recipe, QUIET).rewards(texts, answers), expected)
 
 
 def test_best_of_k_is_made_anew_for_another_k(trained: Recipe) -> None:
@@ -303,7 +339,8 @@ def test_the_cells_of_gold_teach_the_reward_model(trained: Recipe, tmp_path: Pat
         batch = packed.pack(prompts, golds, roles.setup.template, roles.setup.backbone.tokenizer.pad_token_id)
         with role(roles.model, "reward"), torch.no_grad():
             hidden = packed.hidden_states(roles.setup.backbone.trunk, batch)
-            read = reading(hidden, batch, lambda h: h[..., :1] * 0, recipe, roles.setup.decoder.weight)
+            head, weight = lambda h: h[..., :1] * 0, roles.setup.decoder.weight
+            read = reading(hidden, batch, head, recipe.findings, recipe.reward.pooling, weight)
         found.append(read.scores.sum(-1).mean())  # without the head: the log-probability of gold
     assert found[1] > found[0] + 1
 

@@ -39,6 +39,18 @@ def small(runs: Path, *changes: str) -> Recipe:
     return load_recipe("tiny-cpu", [*SMALL, *changes], str(runs))
 
 
+def test_the_student_may_learn_from_every_split_but_the_tests(tmp_path: Path) -> None:
+    """The demo's recipe names the preference reports for it; what the test has itself is left out."""
+    files = [SAMPLES / f"reports_{split}.csv" for split in ("preference", "test")]
+    named = ", ".join(f"{{reports: {path}}}" for path in files)
+    recipe = small(tmp_path, f"distill.reports=[{named}]", "data.shared=leave_out", "data.test.0.limit=10")
+    train_student(recipe, QUIET)
+    lines = [
+        len(path.read_text().splitlines()) for path in (recipe.run_dir / "predictions" / "teacher").glob("*.jsonl")
+    ]
+    assert sorted(lines) == [400, 585]  # five of the other test reports have the text of one of the ten
+
+
 def litechex(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
     monkeypatch.setattr(sys, "argv", ["litechex", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
