@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from lite_chex.annotate.items import NO_ANSWER
 from lite_chex.annotate.store import SKIP, Judgement
 from lite_chex.evaluate.reader_study import cohen
 from lite_chex.findings import FindingSet
@@ -47,7 +48,10 @@ def _decisions(judgement: Judgement) -> list[str]:
         # Sides are drawn per person, so the answers are put into an order that is the same for both.
         return ["first" if judgement.detail[judgement.verdict]["answer"] == sides[0] else "second"]
     if judgement.task == "review":
-        return list(judgement.detail["marks"])
+        marks = list(judgement.detail["marks"])
+        if judgement.detail["answer"] == NO_ANSWER:  # there was nothing to decide
+            return []
+        return ["format"] * len(marks) if judgement.detail["format"] else marks
     return list(judgement.detail["labels"])
 
 

@@ -32,11 +32,16 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Built:
-    """A task's items, in order. left_out: rows of the reports file that cannot be shown."""
+    """A task's items, in order.
+
+    left_out: rows of the reports file that cannot be shown. texts: all others, by id. versions: of the input
+    files, and the name of the reports' id column.
+    """
 
     drafts: list[Draft]
     reports: int
     left_out: int
+    texts: dict[str, str]
     versions: dict[str, Any]
 
 
@@ -54,6 +59,8 @@ def build_items(task: str, inputs: Inputs) -> Built:
     reports, left_out = load_reports(inputs.reports, inputs.text_column, inputs.id_column)
     reports_id = id_column_of(inputs.reports, inputs.id_column)
     systems = load_systems(list(inputs.predictions), inputs.findings, reports, reports_id)
+    texts = {r.study_id: r.text for r in reports}
+    versions = {**_versions(inputs.reports, systems), "id_column": reports_id}
     if task == "review":  # a report that no version has a row for is no part of the study
         reports = [r for r in reports if any(s.has(r.study_id) for s in systems)]
     if task != "compare":
@@ -66,7 +73,13 @@ def build_items(task: str, inputs: Inputs) -> Built:
         drafts = ordered(label_items(reports, systems[0] if systems else None, inputs.findings), inputs.seed)
     if not drafts:
         raise UserError("nothing to compare: on every report the versions give the same answer, or only one answers")
-    return Built(drafts, len({d.item.study_id for d in drafts}), left_out, _versions(inputs.reports, systems))
+    return Built(drafts, len({d.item.study_id for d in drafts}), left_out, texts, versions)
+
+
+def other_reports(store: Store, built: Built) -> int:
+    """How many reports the store holds items of that are not in the reports file."""
+    held = {(item.study_id, item.report) for item in store.items().values()}
+    return sum(built.texts.get(study_id) != text for study_id, text in held)
 
 
 def open_session(task: str, inputs: Inputs, built: Built, store: Store, overlap: float = 1.0) -> Session:

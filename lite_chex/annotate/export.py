@@ -22,6 +22,7 @@ from lite_chex.errors import UserError
 from lite_chex.findings import CERTAINTY_WORDS, FindingSet, LabelArray, findings_option
 from lite_chex.findings import SKIP as NOT_SCORED
 from lite_chex.prompt import user_message
+from lite_chex.wording import plural
 
 REVIEW_HEADER = ("reader", "study_id", "system", "missed", "hallucinated", "wrong_certainty", "format")
 
@@ -87,37 +88,62 @@ def gold_labels(store: Store, findings: FindingSet) -> LabelTable:
 
     An adjudicated study has the adjudicator's labels. Else, of annotators' labels, a cell has the value all
     agree on, and ``x`` (not scored) where they differ. Else there are only cells corrected while comparing,
-    and, where the annotator said so, those in which both answers agreed; the rest is ``x``.
+    and, where the annotator said so, those in which both answers agreed; the rest is ``x``. Judgements of
+    another finding set are left out, which the table's warnings say.
 
     Raises:
-        UserError: if the store's labels are of another finding set.
+        UserError: if all labels are of another finding set, or one study's are of two report texts.
     """
     items = store.items()
-    for item in items.values():
-        if item.task != "review" and item.finding_set != findings.name:
-            option = findings_option(item.finding_set)
-            raise UserError(f"{store.path}: holds labels of the findings {item.finding_set}; give {option}")
-    compared = _votes(store, "compare", items, findings)
+    judged = [j for j in store.judgements() if j.task != "review" and j.verdict != SKIP]
+    ours = [j for j in judged if items[j.item].finding_set == findings.name]
+    if judged and not ours:
+        other = items[judged[0].item].finding_set
+        raise UserError(f"{store.path}: holds labels of the findings {other}; give {findings_option(other)}")
+    _require_one_text(store.path, items, ours)
+    compared = _votes("compare", ours, items, findings)
     gold = {study: findings.consistent(_cells(votes)) for study, votes in compared.items()}
     gold = {study: values for study, values in gold.items() if (values != NOT_SCORED).any()}
     for task in ("label", "adjudicate"):
-        gold |= {study: _whole(votes) for study, votes in _votes(store, task, items, findings).items()}
+        gold |= {study: _whole(votes) for study, votes in _votes(task, ours, items, findings).items()}
     ids = sorted(gold)
     values = np.array([gold[i] for i in ids], dtype=np.int8).reshape(len(ids), len(findings))
-    return LabelTable(findings, ids, values, np.ones(len(findings), dtype=bool))
+    left_out = len({j.item for j in judged}) - len({j.item for j in ours})
+    warnings = [f"{plural(left_out, 'judged item')} of other findings left out"] if left_out else []
+    return LabelTable(findings, ids, values, np.ones(len(findings), dtype=bool), _id_column(ours), warnings)
 
 
-def write_gold(store: Store, path: Path, findings: FindingSet) -> int:
-    """Write :func:`gold_labels` as a label file; returns the number of studies."""
+def write_gold(store: Store, path: Path, findings: FindingSet) -> LabelTable:
+    """Write :func:`gold_labels` as a label file, and return them."""
     table = gold_labels(store, findings)
     write_labels(path, table)
-    return len(table)
+    return table
 
 
-def _votes(store: Store, task: str, items: Mapping[str, Item], findings: FindingSet) -> dict[str, list[LabelArray]]:
-    """study -> each annotator's labels of it."""
+def _require_one_text(path: Path, items: Mapping[str, Item], judgements: Sequence[Judgement]) -> None:
+    """Refuse to merge two studies whose reports only share their ids (two files with the rows 0, 1, 2, say)."""
+    texts: dict[str, str] = {}
+    for judgement in judgements:
+        item = items[judgement.item]
+        if texts.setdefault(item.study_id, item.report) != item.report:
+            raise UserError(
+                f'{path}: the study "{item.study_id}" has judgements on two different report texts; judge each '
+                "reports file into a --store of its own"
+            )
+
+
+def _id_column(judgements: Sequence[Judgement]) -> str:
+    """The name of the reports' id column, where the judgements know one."""
+    known = {str(j.versions["id_column"]) for j in judgements if "id_column" in j.versions}
+    return known.pop() if len(known) == 1 else "study_id"
+
+
+def _votes(
+    task: str, judgements: Sequence[Judgement], items: Mapping[str, Item], findings: FindingSet
+) -> dict[str, list[LabelArray]]:
+    """study -> each annotator's labels of it in one task."""
     found: dict[str, list[LabelArray]] = {}
-    for key, given in by_item(store.judgements(task)).items():
+    for key, given in by_item([j for j in judgements if j.task == task]).items():
         vote = _correction_vote if task == "compare" else _label_vote
         found.setdefault(items[key].study_id, []).extend(vote(j, findings) for j in given.values())
     return found
@@ -157,13 +183,17 @@ def _cells(votes: list[LabelArray]) -> LabelArray:
 
 
 def review_rows(store: Store) -> list[dict[str, str | int]]:
-    """The reader study: a row per reader, study and system, errors counted; an unusable answer is all wrong."""
+    """The reader study: a row per reader, study and system, errors counted; an unusable answer is all wrong.
+
+    Raises:
+        UserError: if one study's reviews are of two report texts.
+    """
     items = store.items("review")
+    judgements = [j for j in store.judgements("review") if j.verdict != SKIP]
+    _require_one_text(store.path, items, judgements)
     # An answer that changed between two runs is another item: of one reader the latest reading of a system counts.
     rows: dict[tuple[str, str, str], dict[str, str | int]] = {}
-    for judgement in store.judgements("review"):
-        if judgement.verdict == SKIP:
-            continue
+    for judgement in judgements:
         marks = Counter(judgement.detail["marks"])
         broken = judgement.detail["format"]
         cells = len(judgement.detail["marks"])

@@ -32,7 +32,7 @@ class Item:
 
     key: a hash of task, report and answers. The same pair of answers is the same item whichever
     systems gave it, and an item whose report or answers changed is a new one. answers: two for
-    compare, one for review and label, none for a label without a draft.
+    compare, ordered by text, one for review and label, none for a label without a draft.
     """
 
     key: str
@@ -54,7 +54,9 @@ class Draft:
 
 def make_item(task: str, findings: FindingSet, study_id: str, report: str, answers: tuple[Answer, ...]) -> Item:
     """An item with its key. A reader study judges each system's output, so there the system is in the key."""
-    texts = sorted(a.text for a in answers) if task == "compare" else [a.text for a in answers]
+    if task == "compare":  # sides are drawn from the order, which must not be that of --pred
+        answers = tuple(sorted(answers, key=lambda answer: answer.text))
+    texts = [a.text for a in answers]
     systems = [list(a.systems) for a in answers] if task == "review" else []
     parts = ["label" if task == "adjudicate" else task, findings.name, study_id, report]
     # A draft is help, not part of the question: label items of two annotators must meet under one key.

@@ -6,6 +6,7 @@ item's key. Label Studio has no tie of its own: the labelling configuration adds
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ _CHOICES = {"tie": "tie", "both wrong": "both_wrong"}
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did: judgements added or there before, and annotations that say nothing."""
+    """What an import did: judgements added, and annotations that say nothing."""
 
     judgements: int
     empty: int
@@ -76,7 +77,7 @@ def export_judgements(store: Store, path: Path) -> int:
 
 
 def import_judgements(store: Store, path: Path, findings: FindingSet) -> Imported:
-    """Read a JSON export of Label Studio into the store; reading it again adds nothing.
+    """Read a JSON export of Label Studio into the store; reading it again adds what was changed since.
 
     Raises:
         UserError: if it is no such export, or a task was not written by :func:`export_tasks` for these findings.
@@ -90,7 +91,7 @@ def import_judgements(store: Store, path: Path, findings: FindingSet) -> Importe
     if not isinstance(tasks, list):
         raise UserError(f"{path}: is not a JSON list of tasks; export the project as JSON (not JSON-MIN)")
     known = store.items("compare")
-    added = empty = 0
+    before, empty = store.history(), 0
     for number, task in enumerate(tasks):
         item, sides = _item(task, number, path, findings)
         item = known.get(item.key, item)
@@ -101,20 +102,20 @@ def import_judgements(store: Store, path: Path, findings: FindingSet) -> Importe
             if verdict is None:
                 empty += 1
                 continue
+            state = _state(annotation, verdict, comment)
             seconds = annotation.get("lead_time")
             store.add(
                 item=item,
                 annotator=_annotator(annotation),
                 verdict=verdict,
-                request=f"label-studio:{item.key}:{annotation.get('id', position)}",
+                request=f"label-studio:{item.key}:{annotation.get('id', position)}:{state}",
                 detail={**shown, "corrections": {}, "agreed_right": False},
                 comment=comment,
                 seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
                 versions={"source": "label-studio"},
                 at=annotation.get("created_at"),
             )
-            added += 1
-    return Imported(added, empty)
+    return Imported(store.history() - before, empty)
 
 
 def _by_side(item: Item, first_left: bool) -> tuple[Answer, Answer]:
@@ -187,6 +188,12 @@ def _verdict(annotation: Mapping[str, Any]) -> tuple[str | None, str]:
         elif result.get("type") == "textarea":
             comment = "\n".join(value.get("text") or [])
     return verdict, comment
+
+
+def _state(annotation: Mapping[str, Any], verdict: str, comment: str) -> str:
+    """Of what an annotation says: one that was changed in Label Studio is a new judgement, and the latest stands."""
+    said = json.dumps([verdict, comment, annotation.get("updated_at")], ensure_ascii=False)
+    return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 
 def _annotator(annotation: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from lite_chex.annotate.session import Refused, Session
 from lite_chex.errors import UserError
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parent / "page"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN_LENGTH = 12
-COOKIE = "litechex_token"
 LARGEST_BODY = 64 * 1024
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src data:; object-src 'none'; base-uri 'none'; "
@@ -98,7 +97,7 @@ def serve(session: Session, host: str, port: int, token: str | None, announce: C
     import uvicorn
 
     shown = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    announce(f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else ""))
+    announce(f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={quote(token, safe='')}" if token else ""))
     # No access log: its lines hold annotators' names.
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
     uvicorn.Server(config).run(sockets=[listener])
@@ -131,12 +130,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _guard(host: str, token: str | None) -> Callable[..., Awaitable[Response]]:
     """Checks host, origin and token of each request, and sets the security headers of each answer."""
-    from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
+    from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
     def refuse(request: Request) -> Response | None:
         name = (urlsplit(f"//{request.headers.get('host', '')}").hostname or "").lower()
         if host in LOOPBACK and name not in LOOPBACK:
-            return PlainTextResponse("This server answers to localhost only.", 421)
+            return JSONResponse({"error": "This server answers to localhost only."}, 421)
         origin = request.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
             return JSONResponse({"error": "Requests from other pages are refused."}, 403)
@@ -146,9 +145,9 @@ def _guard(host: str, token: str | None) -> Callable[..., Awaitable[Response]]:
         if request.url.path == "/" and given is not None and _same(given, token):
             # The token leaves the address bar, and with it the browser's history.
             response = RedirectResponse("/", 303)
-            response.set_cookie(COOKIE, token, httponly=True, samesite="lax", max_age=30 * 86400)
+            response.set_cookie(_cookie(request), token, httponly=True, samesite="lax", max_age=30 * 86400)
             return response
-        if _same(request.cookies.get(COOKIE, ""), token) or request.url.path == "/static/style.css":
+        if _same(request.cookies.get(_cookie(request), ""), token) or request.url.path == "/static/style.css":
             return None
         if request.url.path == "/":
             return HTMLResponse(_ASK_TOKEN, 401)
@@ -160,6 +159,12 @@ def _guard(host: str, token: str | None) -> Callable[..., Awaitable[Response]]:
         return response
 
     return dispatch
+
+
+def _cookie(request: Request) -> str:
+    """The cookie's name, with the port: browsers send a host's cookies to all its ports, so to other sessions too."""
+    port = request.headers.get("host", "").rpartition(":")[2]
+    return f"litechex_token_{port if port.isdecimal() else 80}"
 
 
 def _same(given: str, token: str) -> bool:
@@ -197,7 +202,7 @@ def _writing(action: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Re
             return JSONResponse({"error": "Send JSON of at most 64 kB."}, 415)
         try:
             body = await request.json()
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or nested thousands deep
             body = None
         if not isinstance(body, dict):
             return JSONResponse({"error": "Send one JSON object."}, 400)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import threading
 import time
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -15,7 +17,7 @@ from lite_chex import __version__
 from lite_chex.annotate.agreement import disagreements
 from lite_chex.annotate.evidence import Evidence
 from lite_chex.annotate.guideline import guideline
-from lite_chex.annotate.items import NO_ANSWER, Draft, Item, make_item
+from lite_chex.annotate.items import NO_ANSWER, Answer, Draft, Item, make_item
 from lite_chex.annotate.sampling import first_is_left, ordered, shown_to_all, unit
 from lite_chex.annotate.store import SKIP, Judgement, Store
 from lite_chex.errors import UserError
@@ -110,7 +112,7 @@ class Session:
         """Commit a judgement, then give the next item.
 
         body: ``annotator``, ``item`` (its key), ``verdict``, ``request``, ``comment``, ``seconds`` and the
-        task's own fields.
+        task's own fields; of a comparison also ``shown``, as it came with the item.
 
         Raises:
             Refused: if it is not a judgement on an item of this session.
@@ -175,7 +177,7 @@ class Session:
         self._on_screen[annotator] = (open_drafts[0].item.key, now)
         return open_drafts[0], progress
 
-    def _sides(self, draft: Draft, annotator: str) -> dict[str, Any]:
+    def _sides(self, draft: Draft, annotator: str) -> dict[str, Answer]:
         first, second = draft.item.answers
         if not first_is_left(self.seed, annotator, draft.item.key):
             first, second = second, first
@@ -196,6 +198,7 @@ class Session:
         if self.task == "compare":
             sides = self._sides(draft, annotator)
             view |= {side: self._words(answer.text) for side, answer in sides.items()}
+            view["shown"] = _digest(sides)
         elif self.task == "review":
             view["answer"] = self._words(item.answers[0].text)
         elif self.task == "label":
@@ -226,6 +229,10 @@ class Session:
     def _detail(self, draft: Draft, annotator: str, verdict: str, body: Mapping[str, Any]) -> dict[str, Any]:
         if self.task == "compare":
             sides = self._sides(draft, annotator)
+            if body.get("shown") != _digest(sides):  # else the verdict would be kept for the other answer
+                raise Refused(
+                    "This pair is shown otherwise now; reload the page: it comes again where it is not judged yet."
+                )
             shown = {side: {"answer": a.text, "systems": list(a.systems)} for side, a in sides.items()}
             corrections = self._corrections(body.get("corrections") or {})
             return {**shown, "corrections": corrections, "agreed_right": body.get("agreed_right") is True}
@@ -300,8 +307,14 @@ def adjudication(store: Store, findings: FindingSet, *, seed: int = 0) -> Sessio
     return Session("adjudicate", drafts, store, findings, seed=seed, overlap=0.0, opinions=opinions)
 
 
+def _digest(sides: Mapping[str, Answer]) -> str:
+    """Of the two answers as they stand; the page sends it back, so that a verdict says what was on screen."""
+    return hashlib.sha256("\x1f".join((sides["left"].text, sides["right"].text)).encode()).hexdigest()[:16]
+
+
 def _name(value: object) -> str:
-    name = " ".join(str(value or "").split())
+    # One spelling of one name: macOS and Windows may type an ü as two characters or as one.
+    name = unicodedata.normalize("NFC", " ".join(str(value or "").split()))
     if not name or len(name) > _NAME_LENGTH or not name.isprintable():
         raise Refused(f"Give your name, up to {_NAME_LENGTH} characters.")
     return name

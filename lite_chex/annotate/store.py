@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -56,8 +57,8 @@ class Judgement:
     at: UTC, ISO 8601. verdict: ``left|right|tie|both_wrong|skip`` (compare), ``done|skip`` (review,
     label, adjudicate). detail: the task's own data (answers as they were shown, corrections, marks,
     labels). seconds: time the item was on screen. seed: the seed of order and sides. versions: of
-    LiteChex and of every input file. request: the page's own id of the judgement, so that sending it
-    twice stores it once.
+    LiteChex and of every input file, and the reports' id column. request: the page's own id of the
+    judgement, so that sending it twice stores it once.
     """
 
     id: int
@@ -94,11 +95,11 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Autocommit: every transaction below is written out, none is left open by accident.
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._prepare()  # before anything else: another program's file stays as it is
             self._use_wal()
             # FULL: in WAL mode NORMAL would survive a kill but not a power cut.
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
-            self._prepare()
         except (OSError, sqlite3.OperationalError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{path}: cannot be opened ({reason}); keep the store on a local disk") from None
@@ -117,14 +118,17 @@ class Store:
                 time.sleep(0.05)
 
     def _prepare(self) -> None:
-        """Make the tables of a new file; refuse a file of another version."""
+        """Make the tables of a new file; refuse another program's file, or one of another version."""
         self._db.execute("BEGIN IMMEDIATE")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        tables = self._db.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0]
-        if version == 0 and tables == 0:
+        tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if version == 0 and not tables:
             for statement in _statements(_SCHEMA):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif not {"item", "judgement"} <= tables:
+            self._db.execute("ROLLBACK")
+            raise UserError(f"{self.path}: another program's database, no store of judgements; name another --store")
         elif version != SCHEMA_VERSION:
             self._db.execute("ROLLBACK")
             raise UserError(
@@ -248,7 +252,10 @@ _STANDING = "undoes IS NULL AND NOT EXISTS (SELECT 1 FROM judgement u WHERE u.un
 
 
 class _transaction:
-    """BEGIN IMMEDIATE ... COMMIT: the write lock is taken first, so that two writers wait, never clash."""
+    """BEGIN IMMEDIATE ... COMMIT: the write lock is taken first, so that two writers wait, never clash.
+
+    What was committed then goes from the WAL into the file itself, so that a copy of that file has it.
+    """
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
@@ -258,6 +265,8 @@ class _transaction:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.db.execute("COMMIT" if kind is None else "ROLLBACK")
+        with suppress(sqlite3.OperationalError):  # it is committed all the same, and the next commit tries again
+            self.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _statements(script: str) -> list[str]:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lite_chex.annotate.agreement import agreements, disagreements, finding_kappas
 from lite_chex.annotate.export import win_rates
-from lite_chex.annotate.store import TASKS, Judgement, Store
+from lite_chex.annotate.store import SKIP, TASKS, Judgement, Store
 from lite_chex.findings import FINDING_SETS, PAPER13, FindingSet
 
 
@@ -62,7 +62,7 @@ def _kappas_by_finding(
 
 def _waiting(by_task: dict[str, list[Judgement]]) -> int:
     """Disagreements without a decision; an adjudicated item's key is the label item's behind another letter."""
-    decided = {j.item[1:] for j in by_task["adjudicate"]}
+    decided = {j.item[1:] for j in by_task["adjudicate"] if j.verdict != SKIP}
     return sum(key[1:] not in decided for key in disagreements(by_task["label"]))
 
 

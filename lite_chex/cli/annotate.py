@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from lite_chex.cli.app import Group, app
 from lite_chex.cli.findings import FINDINGS_HELP, chosen_findings
 from lite_chex.errors import UserError
+from lite_chex.wording import plural
 
 if TYPE_CHECKING:
     from lite_chex.annotate.build import Built, Inputs
@@ -156,7 +158,8 @@ def export(
         if preferences:
             written.append((preferences, "preferences", out.write_preferences(opened, preferences)))
         if gold:
-            written.append((gold, "studies with gold labels", out.write_gold(opened, gold, chosen_findings(findings))))
+            table = out.write_gold(opened, gold, chosen_findings(findings))
+            written.append((gold, "; ".join(["studies with gold labels", *table.warnings]), len(table)))
         if reader_study:
             written.append((reader_study, "reviews", out.write_review(opened, reader_study)))
         if judgements:
@@ -166,7 +169,7 @@ def export(
         for part in summary(opened, chosen_findings(findings)):
             console.print(part)
     for path, what, n in written:
-        console.print(f"{path}: {n} {what}", highlight=False, soft_wrap=True)
+        console.print(f"{path}: {n} {what}", highlight=False, soft_wrap=True, markup=False)
 
 
 @annotate.command("import")
@@ -175,7 +178,7 @@ def import_(
     store: StorePath = STORE,
     findings: Findings = "paper13",
 ) -> None:
-    """Read comparisons that were made in Label Studio; reading them again adds nothing."""
+    """Read comparisons that were made in Label Studio; reading them again adds what has changed since."""
     from lite_chex.annotate.label_studio import import_judgements
     from lite_chex.annotate.store import Store
 
@@ -184,7 +187,8 @@ def import_(
     with Store(store) as opened:
         done = import_judgements(opened, file, chosen_findings(findings))
     empty = f"; {done.empty} annotations without a verdict left out" if done.empty else ""
-    Console().print(f"{file}: {done.judgements} comparisons read into {store}{empty}", highlight=False, soft_wrap=True)
+    said = f"{file}: {plural(done.judgements, 'new comparison')} read into {store}{empty}"
+    Console().print(said, highlight=False, soft_wrap=True, markup=False)
 
 
 def _inputs(
@@ -204,7 +208,7 @@ def _inputs(
 def serve_items(
     task: str, inputs: Inputs, store: Path, overlap: float, host: str, port: int, token: str | None
 ) -> None:
-    from lite_chex.annotate.build import build_items, open_session
+    from lite_chex.annotate.build import build_items, open_session, other_reports
     from lite_chex.annotate.server import access_token
     from lite_chex.annotate.store import Store
 
@@ -212,6 +216,10 @@ def serve_items(
     token = access_token(host, token)
     built = build_items(task, inputs)
     with Store(store) as opened:
+        if others := other_reports(opened, built):
+            held = f"{store}: also holds {plural(others, 'report')} that {inputs.reports} does not"
+            said = f"{held}; another --store keeps studies apart"
+            Console().print(said, highlight=False, soft_wrap=True, markup=False)
         session = open_session(task, inputs, built, opened, overlap)
         _serve(session, _what(task, built), opened, host, port, token)
 
@@ -219,30 +227,27 @@ def serve_items(
 def _what(task: str, built: Built) -> str:
     nouns = {"compare": "pairs", "review": "answers", "label": "reports"}
     of = f" on {built.reports} reports" if task != "label" else ""
-    left_out = f" ({built.left_out} empty or unreadable rows left out)" if built.left_out else ""
+    left_out = f" ({plural(built.left_out, 'empty or unreadable row')} left out)" if built.left_out else ""
     return f"{len(built.drafts)} {nouns[task]}{of}{left_out}"
 
 
 def _serve(session: Session, what: str, store: Store, host: str, port: int, token: str | None) -> None:
     from lite_chex.annotate.server import LOOPBACK, serve
 
-    console = Console()
-    console.print(f"{session.task}: {what}; judgements go to {store.path}", highlight=False, soft_wrap=True)
+    say = partial(Console().print, highlight=False, soft_wrap=True, markup=False)
+    say(f"{session.task}: {what}; judgements go to {store.path}")
 
     def announce(address: str) -> None:
-        console.print(
-            f"Open {address}  (Ctrl-C ends; everything acknowledged is kept)", highlight=False, soft_wrap=True
-        )
+        say(f"Open {address}  (Ctrl-C ends; everything acknowledged is kept)")
         if host not in LOOPBACK:
-            console.print("This is plain HTTP: where others can read the network, use an SSH tunnel to this machine.")
+            say("This is plain HTTP: where others can read the network, use an SSH tunnel to this machine.")
+            say("A token of your own (--token or LITECHEX_TOKEN) keeps this address the same at the next start.")
 
     try:
         serve(session, host, port, token, announce)
     except KeyboardInterrupt:
         judged = len(store.judgements(session.task))
-        console.print(
-            f"Stopped; {store.path} holds {judged} {session.task} judgements", highlight=False, soft_wrap=True
-        )
+        say(f"Stopped; {store.path} holds {judged} {session.task} judgements")
         raise
 
 
@@ -260,4 +265,5 @@ def _write_tasks(inputs: Inputs, path: Path, store: Path) -> None:
         opened.add_items(d.item for d in drafts)  # which version gave which answer stays here, not in the tasks
     n = export_tasks(drafts, path, inputs.seed)
     config.write_text(LABELING_CONFIG, encoding="utf-8")
-    Console().print(f"{path}: {n} tasks; {config}: the project's labelling setup", highlight=False, soft_wrap=True)
+    said = f"{path}: {n} tasks; {config}: the project's labelling setup"
+    Console().print(said, highlight=False, soft_wrap=True, markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,7 +73,8 @@ def loop(
                 waited = f"{wanted} are waited for" if judged < wanted else "no preference among them: take one back"
                 console.print(f"{judged} of {total} pairs judged; {waited}", highlight=False)
                 if no_serve:
-                    _print_command(inputs, round_, console)
+                    serving = {"--overlap": overlap, "--host": host, "--port": port}
+                    _print_command(inputs, round_, serving, console)
                     raise typer.Exit
                 with suppress(KeyboardInterrupt):  # an expert may take a judgement back: it does not end by itself
                     serve_items("compare", inputs, round_.store, overlap, host, port, token)
@@ -90,7 +92,8 @@ def loop(
     run_stage(stage, recipe, overrides, output_dir, resume, "ppo")
 
 
-def _print_command(inputs: Inputs, round_: Round, console: Console) -> None:
+def _print_command(inputs: Inputs, round_: Round, serving: Mapping[str, object], console: Console) -> None:
+    """serving: the page's own options; never the token, which a log may keep."""
     words = ["litechex", "annotate", "compare", "--reports", str(inputs.reports)]
     words += [word for spec in inputs.predictions for word in ("--pred", spec)]
     known = inputs.findings.name in FINDING_SETS
@@ -98,5 +101,6 @@ def _print_command(inputs: Inputs, round_: Round, console: Console) -> None:
     words += ["--store", str(round_.store), "--limit", str(inputs.limit), "--seed", str(inputs.seed)]
     for flag, column in (("--text-column", inputs.text_column), ("--id-column", inputs.id_column)):
         words += [flag, column] if column else []
+    words += [word for flag, value in serving.items() for word in (flag, str(value))]
     console.print("Serve the page with this command, then give the loop's command again:", highlight=False)
     console.print(shlex.join(words), highlight=False, soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""Ten short reports of our own, two versions' labels of them, and a server to show them with."""
+"""Ten short reports of our own, two versions' labels of them, judgements on them, and a server to show them with."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import subprocess
 import sys
 import urllib.request
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
+from typing import Any
 
+from lite_chex.annotate.items import Answer, Item, make_item
+from lite_chex.annotate.store import Store
 from lite_chex.findings import CERTAINTY_WORDS, PAPER13, to_code
 
 HOSTILE = (
@@ -98,6 +102,42 @@ def write_files(folder: Path) -> Files:
     return Files(folder, reports, sft, write_version(folder / "ppo.csv", RIGHT, confidence=0.97))
 
 
+numbers = count()
+
+
+def an_item(task: str, study: str, systems: tuple[str, ...] = ("sft", "ppo")) -> Item:
+    given = {"sft": answer(WRONG[study]), "ppo": answer(RIGHT[study])}
+    return make_item(task, PAPER13, study, REPORTS[study], tuple(Answer(given[s], (s,)) for s in systems))
+
+
+def compare(store: Store, study: str, verdict: str, who: str = "Ann", left: str = "sft", **more: Any) -> None:
+    item = an_item("compare", study)
+    by_system = {a.systems[0]: {"answer": a.text, "systems": list(a.systems)} for a in item.answers}
+    sides = {"left": by_system[left], "right": by_system["ppo" if left == "sft" else "sft"]}
+    detail = {**sides, "corrections": {}, "agreed_right": False, **more}
+    store.add(item=item, annotator=who, verdict=verdict, request=f"request-{next(numbers)}", detail=detail)
+
+
+def put_labels(
+    store: Store,
+    study: str,
+    given: list[str],
+    who: str,
+    task: str = "label",
+    item: Item | None = None,
+    verdict: str = "done",
+) -> None:
+    item = item or an_item(task, study, ())
+    detail = {"labels": given} if verdict == "done" else {}
+    store.add(item=item, annotator=who, verdict=verdict, request=f"request-{next(numbers)}", detail=detail)
+
+
+def put_review(store: Store, system: str, marks: list[str], broken: bool, who: str = "Ann", study: str = "s1") -> None:
+    item = an_item("review", study, (system,))
+    detail = {"answer": item.answers[0].text, "system": system, "marks": marks, "format": broken}
+    store.add(item=item, annotator=who, verdict="done", request=f"request-{next(numbers)}", detail=detail)
+
+
 # Runs the command line with every connection and look-up but the loopback's refused.
 NO_NETWORK = """
 import sys
@@ -122,18 +162,18 @@ class Server:
     group: tuple[str, ...] = ("annotate",)
     process: subprocess.Popen[str] = field(init=False)
     url: str = field(init=False, default="")
+    seen: list[str] = field(init=False, default_factory=list)
 
     def start(self) -> Server:
         command = [sys.executable, "-c", NO_NETWORK, *self.group, *self.arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self.process.stdout is not None
-        seen = []
         for line in self.process.stdout:
-            seen.append(line)
+            self.seen.append(line)
             if line.startswith("Open http"):
                 self.url = line.split()[1]
                 return self
-        raise AssertionError("the server did not start: " + "".join(seen))
+        raise AssertionError("the server did not start: " + "".join(self.seen))
 
     def kill(self) -> None:
         """kill -9."""
@@ -149,8 +189,11 @@ class Server:
         return self._request(urllib.request.Request(self._address(path), headers=headers or {}))
 
     def post(self, path: str, body: object, headers: dict[str, str] | None = None) -> tuple[int, str, dict[str, str]]:
+        return self.send(path, json.dumps(body).encode(), headers)
+
+    def send(self, path: str, content: bytes, headers: dict[str, str] | None = None) -> tuple[int, str, dict[str, str]]:
         sent = {"Content-Type": "application/json", **(headers or {})}
-        return self._request(urllib.request.Request(self._address(path), json.dumps(body).encode(), sent))
+        return self._request(urllib.request.Request(self._address(path), content, sent))
 
     def _address(self, path: str) -> str:
         return self.url.split("?")[0].rstrip("/") + path

@@ -10,6 +10,7 @@ import pytest
 from annotation_samples import Files, Server, write_files
 from rich.console import Console
 
+from lite_chex.annotate.store import Store
 from lite_chex.recipe import Recipe
 from tests.conftest import make_recipe
 
@@ -17,6 +18,11 @@ from tests.conftest import make_recipe
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     return write_files(tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "j.sqlite")
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 
 from annotation_samples import Server
+from page_checks import look
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from test_annotate_browser import ARGUMENTS, CHROMIUM, Person, look
+from test_annotate_browser import ARGUMENTS, CHROMIUM, Person
 
 KEYS = {"compare": ["d", "d"], "review": ["ArrowDown", "ArrowDown", " "], "label": ["ArrowDown"]}
 

@@ -1,12 +1,8 @@
-"""The pages in a real browser (Debian's chromium, driven by Playwright), by keyboard alone.
-
-With LITECHEX_SCREENSHOTS=FOLDER the layout test also writes its pictures there.
-"""
+"""The pages in a real browser (Debian's chromium, driven by Playwright), by keyboard alone."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +10,11 @@ from typing import Any
 
 import pytest
 from annotation_samples import HOSTILE, Files, Server, write_files
+from page_checks import WIDE, look
 
 from lite_chex.annotate.export import gold_labels, preferences, review_rows
 from lite_chex.annotate.loop import open_round
+from lite_chex.annotate.sampling import first_is_left
 from lite_chex.annotate.store import Store
 from lite_chex.findings import PAPER13, Certainty
 from lite_chex.recipe import Recipe, shipped
@@ -37,7 +35,6 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 Start = Callable[..., Server]
 
 
@@ -275,6 +272,78 @@ def test_two_label_and_a_third_adjudicates(files: Files, serve: Start, person: A
     assert (gold.values != -1).all()
 
 
+def test_a_judgement_that_lacks_the_token_is_kept(files: Files, serve: Start, person: Any) -> None:
+    server = serve(*compare_arguments(files, "--token", "a-long-enough-token"))
+    ann = person(server.url)
+    ann.context.clear_cookies()
+    ann.press("ArrowLeft")
+    ann.page.wait_for_selector("#status.problem:has-text('kept in this browser')")
+    assert verdicts(files) == []
+    ann.page.goto(server.url)
+    ann.page.wait_for_selector("#pace:has-text('1 of 9')")
+    assert verdicts(files) == [("Ann", "left")]
+
+
+def test_a_kept_verdict_on_sides_that_have_changed_is_refused_aloud(files: Files, serve: Start, person: Any) -> None:
+    server = serve(*compare_arguments(files))
+    ann = person(server.url)
+    key = json.loads(server.get("/api/next?annotator=Ann")[1])["item"]["key"]
+    server.kill()
+    ann.press("ArrowRight")
+    ann.page.wait_for_selector("#status.problem")
+    ann.page.goto("about:blank")
+    seed = next(n for n in range(1, 50) if first_is_left(n, "Ann", key) != first_is_left(0, "Ann", key))
+    again = compare_arguments(files, "--seed", str(seed))
+    again[again.index("--port") + 1] = server.url.rstrip("/").rsplit(":", 1)[1]
+    ann.page.goto(serve(*again).url)
+    ann.page.wait_for_selector("#report-title")
+    ann.page.wait_for_selector("#status.problem:has-text('from before was refused'):has-text('shown otherwise now')")
+    assert verdicts(files) == []
+    ann.judge("ArrowRight")
+    assert verdicts(files) == [("Ann", "right")]
+
+
+def test_the_name_changes_by_enter_alone_and_between_judgements(files: Files, serve: Start, person: Any) -> None:
+    ann = person(serve(*compare_arguments(files, "--limit", "1")).url)
+    ann.page.focus("#who")
+    ann.press("Enter", "Control+a", "B", "o", "b", "Escape")
+    assert ann.text("#who") == "You: Ann"
+    held: list[Any] = []
+    ann.page.route("**/api/judge", lambda route: held.append(route))
+    with ann.page.expect_request("**/api/judge"):
+        ann.press("ArrowLeft")
+    ann.page.focus("#who")
+    ann.press("Enter")
+    assert "Wait until the server has answered" in ann.text("#status")
+    assert ann.page.locator("dialog[open]").count() == 0
+    held[0].continue_()
+    ann.page.wait_for_selector("main:has-text('All done')")
+    ann.judge("z")  # takes it back, as on every page
+    assert "0 of 1" in ann.text("#pace")
+    ann.page.focus("#who")
+    ann.press("Enter", "Control+a", "B", "o", "b", "Enter")
+    ann.page.wait_for_selector("#who:has-text('You: Bob')")
+
+
+def test_the_report_scrolls_by_keyboard(files: Files, serve: Start, person: Any) -> None:
+    low = {"width": 1280, "height": 300}
+    ann = person(serve("review", *compare_arguments(files)[1:]).url, viewport=low)
+    report = ann.page.get_by_role("region", name="Report").locator("visible=true")
+    ann.press("ArrowDown", "ArrowDown")
+    row = ann.text("tr:focus th")
+    report.evaluate("node => { node.append('\\n'.repeat(50)); node.scrollTop = 0; node.focus(); }")
+    ann.press("ArrowDown")
+    for _ in range(100):  # scrolling takes a moment
+        if report.evaluate("node => node === document.activeElement && node.scrollTop"):
+            break
+        ann.page.wait_for_timeout(20)
+    else:
+        raise AssertionError("the report did not scroll")
+    ann.page.focus(f"tr:has-text('{row}')")
+    ann.press("ArrowDown")
+    assert ann.text("tr:focus th") != row
+
+
 @pytest.mark.slow
 def test_a_round_of_the_loop_by_keyboard(run: Recipe, serve: Start, person: Any, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
@@ -306,63 +375,3 @@ def test_a_round_of_the_loop_by_keyboard(run: Recipe, serve: Start, person: Any,
     assert Stage(round_.recipe, "reward").finished  # they fed train-rm
     refused = "at chance" in printed  # a random base's reward model may be, which PPO then says
     assert ("PPO, round 1" in printed, server.process.returncode) == (not refused, int(refused))
-
-
-def look(url: str, name: str, keys: list[str], person: Any, then: list[str] | None = None) -> None:
-    """Each page at both widths, light and dark: it fits, every control has a name, text has contrast."""
-    folder = os.environ.get("LITECHEX_SCREENSHOTS")
-    reader = person(url, "Reader")
-    for size in (WIDE, NARROW):
-        reader.page.set_viewport_size(size)
-        for scheme in ("light", "dark"):
-            reader.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-            reader.page.reload()
-            reader.page.wait_for_selector("#report-title")
-            reader.press(*keys)
-            fits(reader, name)
-            assert reader.page.evaluate(_UNNAMED) == []
-            assert reader.page.evaluate(_LOW_CONTRAST) == []
-            if folder:
-                reader.page.screenshot(path=Path(folder) / f"annotate-{name}-{size['width']}-{scheme}.png")
-            reader.press(*(then or []))
-            fits(reader, name)
-
-
-def fits(reader: Person, name: str) -> None:
-    width, room = reader.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
-    assert width <= room, f"{name} is {width} px wide"
-    wide = """[...document.querySelectorAll('main *')].filter((n) => n.getBoundingClientRect().right > innerWidth)
-        .map((n) => n.outerHTML.slice(0, 80))"""
-    assert reader.page.evaluate(wide) == []
-
-
-# Controls without a name for a screen reader.
-_UNNAMED = """[...document.querySelectorAll('button, select, textarea, input, progress')].filter((node) => {
-  const labels = node.labels && [...node.labels].map((l) => l.textContent).join('');
-  const named = node.getAttribute('aria-label') || node.getAttribute('aria-labelledby');
-  return !(node.textContent.trim() || named || labels);
-}).map((node) => node.outerHTML)"""
-
-# Visible text whose contrast to its background is below WCAG's 4.5:1.
-_LOW_CONTRAST = """(() => {
-  const parse = (text) => (text.match(/[0-9.]+/g) || []).map(Number);
-  const channel = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-  const behind = (node) => {
-    for (let n = node; n; n = n.parentElement) {
-      const c = parse(getComputedStyle(n).backgroundColor);
-      if (c.length === 3 || c[3] === 1) return c;
-    }
-    return [255, 255, 255];
-  };
-  const low = [];
-  for (const node of document.querySelectorAll('body *')) {
-    const own = [...node.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-    const box = node.getBoundingClientRect();
-    if (!own || box.width < 2 || box.height < 2 || node.disabled || node.closest('option, noscript, dialog')) continue;
-    const [a, b] = [light(parse(getComputedStyle(node).color)), light(behind(node))].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < 4.5) low.push(`${node.tagName}.${node.className} ${ratio.toFixed(2)} ${node.textContent.slice(0, 30)}`);
-  }
-  return low;
-})()"""

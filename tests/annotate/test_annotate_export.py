@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
-from annotation_samples import REPORTS, RIGHT, WRONG, Files, answer, words
+from annotation_samples import REPORTS, RIGHT, WRONG, Files, an_item, answer, compare, put_labels, put_review, words
 from typer.testing import CliRunner
 
 import lite_chex.cli.annotate  # noqa: F401  (registers the commands)
 from lite_chex.annotate.agreement import agreements, finding_kappas, kappa
-from lite_chex.annotate.build import Inputs, build_items
-from lite_chex.annotate.export import gold_labels, win_rates, write_preferences, write_review
-from lite_chex.annotate.items import Answer, Item, make_item
-from lite_chex.annotate.label_studio import export_judgements, export_tasks, import_judgements
+from lite_chex.annotate.build import Inputs, build_items, open_session
+from lite_chex.annotate.export import gold_labels, review_rows, win_rates, write_gold, write_preferences, write_review
+from lite_chex.annotate.items import NO_ANSWER, Answer, make_item
 from lite_chex.annotate.store import Store
+from lite_chex.annotate.summary import summary
 from lite_chex.cli.app import app
 from lite_chex.data.labels import read_labels
 from lite_chex.data.preferences import read_pairs
@@ -26,31 +24,6 @@ from lite_chex.errors import UserError
 from lite_chex.evaluate.reader_study import read_reader_study
 from lite_chex.findings import CHEXPERT14, PAPER13, Certainty
 from lite_chex.prompt import user_message
-
-numbers = count()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "j.sqlite")
-
-
-def an_item(task: str, study: str, systems: tuple[str, ...] = ("sft", "ppo")) -> Item:
-    given = {"sft": answer(WRONG[study]), "ppo": answer(RIGHT[study])}
-    return make_item(task, PAPER13, study, REPORTS[study], tuple(Answer(given[s], (s,)) for s in systems))
-
-
-def compare(store: Store, study: str, verdict: str, who: str = "Ann", left: str = "sft", **more: Any) -> None:
-    item = an_item("compare", study)
-    by_system = {a.systems[0]: {"answer": a.text, "systems": list(a.systems)} for a in item.answers}
-    sides = {"left": by_system[left], "right": by_system["ppo" if left == "sft" else "sft"]}
-    detail = {**sides, "corrections": {}, "agreed_right": False, **more}
-    store.add(item=item, annotator=who, verdict=verdict, request=f"request-{next(numbers)}", detail=detail)
-
-
-def put_labels(store: Store, study: str, given: list[str], who: str, task: str = "label") -> None:
-    item = an_item(task, study, ())
-    store.add(item=item, annotator=who, verdict="done", request=f"request-{next(numbers)}", detail={"labels": given})
 
 
 def test_preferences_are_trl_rows_that_say_where_they_come_from(store: Store, tmp_path: Path) -> None:
@@ -150,12 +123,64 @@ def test_gold_of_another_finding_set_is_refused(store: Store) -> None:
         gold_labels(store, CHEXPERT14)
 
 
+def test_gold_takes_the_judged_items_of_one_finding_set(store: Store, tmp_path: Path) -> None:
+    store.add_items([an_item("compare", "s8")])
+    fourteen = make_item("label", CHEXPERT14, "s1", REPORTS["s1"], ())
+    put_labels(store, "s1", ["absent"] * 14, "Ann", item=fourteen)
+    with pytest.raises(UserError, match="holds labels of the findings chexpert14"):
+        gold_labels(store, PAPER13)  # s8 is of these findings, but nobody has judged it
+    put_labels(store, "s2", words(RIGHT["s2"]), "Ann")
+    assert gold_labels(store, CHEXPERT14).ids == ["s1"]
+    assert gold_labels(store, PAPER13).ids == ["s2"]
+    arguments = ["annotate", "export", "--store", str(store.path), "--gold", str(tmp_path / "gold.csv")]
+    result = CliRunner().invoke(app, arguments)
+    assert "gold.csv: 1 studies with gold labels; 1 judged item of other findings left out" in result.output
+
+
+def test_two_studies_under_one_id_are_not_mixed(store: Store) -> None:
+    other = make_item("label", PAPER13, "s1", "Another report that has the same id.", ())
+    put_labels(store, "s1", words(RIGHT["s1"]), "Ann", verdict="skip")
+    put_labels(store, "s1", words({}), "Bob", item=other)
+    assert gold_labels(store, PAPER13).ids == ["s1"]  # a skipped one says nothing that could be mixed
+    put_labels(store, "s1", words(RIGHT["s1"]), "Cid")
+    with pytest.raises(UserError, match='study "s1" has judgements on two different report texts'):
+        gold_labels(store, PAPER13)
+    put_review(store, "ppo", [""] * 13, False)
+    assert len(review_rows(store)) == 1
+    answers = (Answer(answer(RIGHT["s1"]), ("ppo",)),)
+    reviewed = make_item("review", PAPER13, "s1", "Another report that has the same id.", answers)
+    detail = {"answer": answers[0].text, "system": "ppo", "marks": [""] * 13, "format": False}
+    store.add(item=reviewed, annotator="Bob", verdict="done", request="request-other", detail=detail)
+    with pytest.raises(UserError, match='study "s1" has judgements on two different report texts'):
+        review_rows(store)
+
+
+def test_gold_has_the_reports_own_id_column(files: Files, tmp_path: Path) -> None:
+    files.reports.write_text(files.reports.read_text().replace("study_id", "accession", 1))
+    chosen = Inputs(files.reports, (), PAPER13, id_column="accession")
+    with Store(tmp_path / "own.sqlite") as store:
+        session = open_session("label", chosen, build_items("label", chosen), store)
+        item = session.next("Ann")["item"]
+        body = {"annotator": "Ann", "item": item["key"], "verdict": "done", "request": "request-label"}
+        session.judge({**body, "labels": ["absent"] * 13})
+        put_labels(store, "s1", words({}), "Eve", "adjudicate")  # does not know it
+        write_gold(store, tmp_path / "gold.csv", PAPER13)
+    assert (tmp_path / "gold.csv").read_text().startswith("accession,")
+
+
+def test_a_skipped_adjudication_still_waits(store: Store) -> None:
+    put_labels(store, "s1", words(RIGHT["s1"]), "Ann")
+    put_labels(store, "s1", words({}), "Bob")
+    put_labels(store, "s1", [], "Eve", "adjudicate", verdict="skip")
+    assert "1 reports wait for" in str(summary(store)[-1])
+    put_labels(store, "s1", words({}), "Eve", "adjudicate")
+    assert "wait for" not in str(summary(store)[-1])
+
+
 def test_the_reader_study_counts_errors(store: Store, tmp_path: Path) -> None:
     marks = ["missed", "missed", "", "hallucinated", "wrong_certainty"] + [""] * 8
-    for system, given, broken in (("sft", marks, False), ("ppo", [""] * 13, True)):
-        item = an_item("review", "s1", (system,))
-        detail = {"answer": item.answers[0].text, "system": system, "marks": given, "format": broken}
-        store.add(item=item, annotator="Ann", verdict="done", request=f"request-{next(numbers)}", detail=detail)
+    put_review(store, "sft", marks, False)
+    put_review(store, "ppo", [""] * 13, True)
     write_review(store, tmp_path / "study.csv")
     assert (tmp_path / "study.csv").read_text() == (
         "reader,study_id,system,missed,hallucinated,wrong_certainty,format\nAnn,s1,sft,2,1,1,0\nAnn,s1,ppo,0,0,0,13\n"
@@ -191,6 +216,19 @@ def test_agreement_does_not_depend_on_sides(store: Store) -> None:
     assert found.agreement == pytest.approx(2 / 3)  # s1: the same answer from either side; s3: not
 
 
+def test_reviews_agree_on_format_errors_too(store: Store) -> None:
+    put_review(store, "sft", [""] * 13, True, "Ann")
+    put_review(store, "sft", [""] * 13, False, "Bob")
+    put_review(store, "ppo", [""] * 13, True, "Ann")
+    put_review(store, "ppo", ["missed"] + [""] * 12, True, "Bob")  # unusable as a whole: its marks do not count
+    nothing = make_item("review", PAPER13, "s2", REPORTS["s2"], (Answer(NO_ANSWER, ("sft",)),))
+    for who in ("Ann", "Bob"):  # nobody could have decided otherwise
+        detail = {"answer": NO_ANSWER, "system": "sft", "marks": [""] * 13, "format": True}
+        store.add(item=nothing, annotator=who, verdict="done", request=f"request-{who}", detail=detail)
+    (found,) = agreements(store.judgements("review"))
+    assert (found.n, found.agreement) == (26, 0.5)
+
+
 def test_label_kappas_by_finding(store: Store) -> None:
     for study, mine, yours in (("s1", "positive", "positive"), ("s2", "absent", "absent"), ("s3", "positive", "x")):
         put_labels(store, study, [mine] + ["absent"] * 12, "Ann")
@@ -198,75 +236,6 @@ def test_label_kappas_by_finding(store: Store) -> None:
     kappas = finding_kappas(store.judgements("label"), PAPER13)
     assert kappas["Enlarged Cardiomediastinum"] == (2, 1.0)
     assert kappas["Edema"] == (3, None)
-
-
-def test_label_studio_and_back(store: Store, tmp_path: Path) -> None:
-    compare(store, "s1", "left", "Ann", left="sft")
-    compare(store, "s1", "left", "Bob", left="ppo")
-    compare(store, "s2", "both_wrong", "Ann")
-    compare(store, "s3", "skip", "Ann")
-    path = tmp_path / "ls.json"
-    assert export_judgements(store, path) == 4
-    tasks = json.loads(path.read_text())
-    selected = [a["result"][0]["value"]["selected"] for a in tasks[0]["annotations"]]
-    assert selected == ["left", "right"]  # one task, one pair of sides
-    assert tasks[0]["annotations"][0]["result"][0]["type"] == "pairwise"
-    with Store(tmp_path / "new.sqlite") as other:
-        for _ in range(2):
-            assert import_judgements(other, path, PAPER13).judgements == 4
-        assert other.history() == 4
-        assert write_preferences(other, tmp_path / "new.jsonl") == write_preferences(store, tmp_path / "old.jsonl")
-        assert (tmp_path / "new.jsonl").read_text() == (tmp_path / "old.jsonl").read_text()
-        assert [j.verdict for j in other.judgements()] == ["left", "right", "both_wrong", "skip"]
-
-
-def test_open_pairs_go_to_label_studio_blinded(files: Files, tmp_path: Path) -> None:
-    path = tmp_path / "tasks.json"
-    drafts = build_items("compare", Inputs(files.reports, files.predictions, PAPER13)).drafts
-    assert export_tasks(drafts, path, seed=0) == 9
-    assert "ppo" not in path.read_text()
-    tasks = json.loads(path.read_text())
-    annotation = {
-        "id": 17,
-        "completed_by": 3,
-        "was_cancelled": False,
-        "lead_time": 5.5,
-        "created_at": "2026-01-02T03:04:05Z",
-        "result": [{"type": "pairwise", "from_name": "preference", "value": {"selected": "right"}}],
-    }
-    tasks[0]["annotations"] = [annotation, {"id": 18, "completed_by": {"email": "a@b.c"}, "result": []}]
-    path.write_text(json.dumps(tasks))
-    with Store(tmp_path / "ls.sqlite") as store:
-        done = import_judgements(store, path, PAPER13)
-        (row,) = store.judgements()
-    assert (done.judgements, done.empty) == (1, 1)
-    assert (row.annotator, row.verdict, row.seconds, row.at) == ("label-studio-3", "right", 5.5, "2026-01-02T03:04:05Z")
-    assert row.detail["right"]["answer"] == tasks[0]["data"]["answer2"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{}", "not a JSON list"),
-        ('[{"data": {"text": "a"}}]', 'task 0 .* has no "item"'),
-        ('[{"data": {"item": "c1", "study_id": "s", "findings": "paper13", "report": "r", "answer1": "{}", '
-         '"answer2": "{}"}}]', '"answer1" is no answer'),
-    ],
-)  # fmt: skip
-def test_other_json_is_refused(store: Store, tmp_path: Path, content: str, message: str) -> None:
-    (tmp_path / "ls.json").write_text(content)
-    with pytest.raises(UserError, match=message):
-        import_judgements(store, tmp_path / "ls.json", PAPER13)
-
-
-def test_an_edited_report_is_refused(files: Files, store: Store, tmp_path: Path) -> None:
-    path = tmp_path / "tasks.json"
-    export_tasks(build_items("compare", Inputs(files.reports, files.predictions, PAPER13)).drafts, path, seed=0)
-    tasks = json.loads(path.read_text())
-    tasks[2]["data"]["report"] += " More."
-    path.write_text(json.dumps(tasks))
-    with pytest.raises(UserError, match=r"task 2 .* are not those that were exported"):
-        import_judgements(store, path, PAPER13)
 
 
 def test_export_shows_work_agreement_and_preference(store: Store) -> None:
@@ -291,28 +260,3 @@ def test_a_comparison_that_cannot_start_leaves_no_store(files: Files, tmp_path: 
 def test_export_needs_a_store(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["annotate", "export", "--store", str(tmp_path / "none.sqlite")])
     assert isinstance(result.exception, UserError)
-
-
-def test_label_studio_round_trip_by_command(files: Files, tmp_path: Path) -> None:
-    def run(*arguments: str) -> str:
-        result = CliRunner().invoke(app, ["annotate", *arguments, "--store", str(tmp_path / "j.sqlite")])
-        assert result.exit_code == 0, result.output
-        return result.output
-
-    chosen = [argument for spec in files.predictions for argument in ("--pred", spec)]
-    tasks = tmp_path / "tasks.json"
-    assert "5 tasks" in run(
-        "compare", "--reports", str(files.reports), *chosen, "--label-studio", str(tasks), "--limit", "5"
-    )
-    assert "<Pairwise" in (tmp_path / "tasks.xml").read_text()
-    done = json.loads(tasks.read_text())
-    for number, task in enumerate(done):
-        right = task["data"]["answer2"] == answer(RIGHT[task["data"]["study_id"]])
-        value = {"selected": "right" if right else "left"}
-        task["annotations"] = [{"id": number, "completed_by": 1, "result": [{"type": "pairwise", "value": value}]}]
-    tasks.write_text(json.dumps(done))
-    assert "5 comparisons read" in run("import", str(tasks))
-    output = run("export", "--preferences", str(tmp_path / "p.jsonl"))
-    assert "ppo" in output  # the store knows which version gave which answer
-    assert "100.0%" in output
-    assert "5 preferences" in output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 from annotation_samples import NO_NETWORK, Files, Server, write_files
 
-from lite_chex.annotate.server import access_token
+from lite_chex.annotate.items import make_item
+from lite_chex.annotate.server import PAGE, access_token
 from lite_chex.annotate.store import Store
 from lite_chex.errors import UserError
+from lite_chex.findings import PAPER13
 
 Start = Callable[..., Server]
 
@@ -83,18 +86,25 @@ def test_other_names_and_other_pages_are_refused(local: tuple[Files, Server]) ->
     status, text, _ = server.post("/api/judge", {**body, "item": "c0"})
     assert status == 400
     assert "not part of the session" in json.loads(text)["error"]
+    deep = b"[" * 60_000 + b"]" * 60_000  # nested deeper than Python's parser goes
+    for content in (deep, b"{"):
+        assert server.send("/api/judge", content[:60_000])[0] == 400
     assert Store(files.folder / "j.sqlite").history() == 0
 
 
 def test_what_is_answered_is_committed(local: tuple[Files, Server]) -> None:
     files, server = local
     item = json.loads(server.get("/api/next?annotator=Ann")[1])["item"]
-    body = {"annotator": "Ann", "request": "one-request", "item": item["key"], "verdict": "left"}
+    body = {"annotator": "Ann", "request": "one-request", "item": item["key"], "shown": item["shown"]}
+    body["verdict"] = "left"
+    status, text, _ = server.post("/api/judge", {**body, "shown": "0123456789abcdef"})
+    assert status == 400
+    assert "reload the page" in json.loads(text)["error"]
     for _ in range(2):
         assert server.post("/api/judge", body)[0] == 200
     with Store(files.folder / "j.sqlite") as store:
         (row,) = store.judgements()
-    assert set(row.versions) == {"lite_chex", "reports", "predictions"}
+    assert set(row.versions) == {"lite_chex", "reports", "id_column", "predictions"}
     assert set(row.versions["predictions"]) == {"sft", "ppo"}
 
 
@@ -111,6 +121,8 @@ def test_any_other_address_asks_for_the_token(files: Files, serve: Start) -> Non
     status, _, headers = server.get(f"/?token={token}")
     assert status == 303
     assert "HttpOnly" in headers["set-cookie"]
+    # Browsers send a host's cookies to all its ports: two sessions must not overwrite each other's.
+    assert headers["set-cookie"].startswith(f"litechex_token_{server.url.rstrip('/').rsplit(':', 1)[1]}=")
     cookie = headers["set-cookie"].split(";")[0]
     assert server.get("/api/config", {"Cookie": cookie})[0] == 200
     server.process.send_signal(signal.SIGINT)
@@ -118,7 +130,68 @@ def test_any_other_address_asks_for_the_token(files: Files, serve: Start) -> Non
     said = server.process.stdout.read()
     assert server.process.wait() == 130
     assert "holds 0 compare judgements" in said
+    assert "--token or LITECHEX_TOKEN" in said
     assert "Traceback" not in said
+
+
+def test_the_printed_address_takes_any_token(files: Files, serve: Start) -> None:
+    pytest.importorskip("gradio", reason="the server needs Gradio: pip install 'lite-chex[annotate]'")
+    server = serve(*arguments(files, "--token", "a b&c#d+e/100%é"))
+    assert server.url.endswith("/?token=a%20b%26c%23d%2Be%2F100%25%C3%A9")
+    status, _, headers = server.get("/" + server.url.rsplit("/", 1)[1])
+    assert status == 303
+    assert server.get("/", {"Cookie": headers["set-cookie"].split("; ")[0]})[0] == 200
+
+
+def test_paths_are_printed_as_they_are(files: Files, serve: Start) -> None:
+    pytest.importorskip("gradio", reason="the server needs Gradio: pip install 'lite-chex[annotate]'")
+    store = files.folder / "study [red] one.sqlite"
+    with Store(store) as opened:
+        opened.add_items([make_item("label", PAPER13, "elsewhere", "another report", ())])
+    chosen = arguments(files)
+    chosen[chosen.index("--store") + 1] = str(store)
+    said = serve(*chosen).interrupt()
+    assert f"Stopped; {store} holds 0 compare judgements" in said
+    chosen[-2:] = ["--label-studio", str(files.folder / "[b]tasks.json")]
+    command = [sys.executable, "-c", NO_NETWORK, "annotate", *chosen]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "[b]tasks.json: 9 tasks" in done.stdout
+
+
+def test_a_store_of_another_study_is_named_at_the_start(files: Files, serve: Start) -> None:
+    pytest.importorskip("gradio", reason="the server needs Gradio: pip install 'lite-chex[annotate]'")
+    with Store(files.folder / "j.sqlite") as opened:
+        opened.add_items([make_item("label", PAPER13, "s1", "another report", ())])
+    server = serve(*arguments(files))
+    held = [line for line in server.seen if "also holds" in line]
+    assert held == [
+        f"{files.folder}/j.sqlite: also holds 1 report that {files.reports} does not; "
+        "another --store keeps studies apart\n"
+    ]
+
+
+def test_form_controls_can_be_told_from_the_page() -> None:
+    """WCAG 1.4.11: a border of 3:1, in light and in dark, also on a row that is marked as differing."""
+    style = (PAGE / "style.css").read_text()
+    themes = re.findall(r":root[^{]*\{([^}]*)\}", style)
+    assert len(themes) == 3
+    for theme in themes:
+        colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+)", theme))
+        for behind in ("bg", "panel", "differs"):
+            assert contrast(colours["control"], colours[behind]) >= 3
+    (rule,) = re.findall(r"button, select, textarea, [^{]*\{([^}]*)\}", style)
+    assert "border: 1px solid var(--control)" in rule
+
+
+def contrast(a: str, b: str) -> float:
+    def luminance(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
+        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_a_short_token_leaves_no_store(files: Files) -> None:

@@ -13,7 +13,7 @@ from annotation_samples import HOSTILE, REPORTS, RIGHT, WRONG, Files, words, wri
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lite_chex.annotate.build import Inputs, build_items, open_session
+from lite_chex.annotate.build import Inputs, build_items, open_session, other_reports
 from lite_chex.annotate.evidence import Evidence
 from lite_chex.annotate.items import entropy
 from lite_chex.annotate.session import Refused, Session
@@ -34,8 +34,8 @@ def start(files: Files, task: str = "compare", overlap: float = 1.0, **more: Any
 
 
 def judge(session: Session, annotator: str, item: dict[str, Any], verdict: str = "left", **more: Any) -> dict[str, Any]:
-    body = {"annotator": annotator, "item": item["key"], "verdict": verdict, "request": next(requests), **more}
-    return session.judge(body)
+    body = {"annotator": annotator, "item": item["key"], "verdict": verdict, "request": next(requests)}
+    return session.judge({**body, "shown": item.get("shown"), **more})
 
 
 def test_equal_answers_are_no_pair_and_a_pair_stands_once(files: Files) -> None:
@@ -101,6 +101,55 @@ def test_order_and_sides_come_from_seed_and_person(files: Files) -> None:
     assert [s for s, _ in walk("Ann", 1)] == [s for s, _ in walk("Bob", 1)]
     assert walk("Ann", 1) != walk("Bob", 1)
     assert walk("Ann", 1) != walk("Ann", 2)
+
+
+def test_sides_do_not_depend_on_the_order_of_the_versions(files: Files) -> None:
+    drafts = [build_items("compare", inputs(files, predictions=files.predictions[::n])).drafts for n in (1, -1)]
+    assert drafts[0] == drafts[1]
+
+
+def test_a_verdict_on_sides_that_are_drawn_anew_is_refused(files: Files) -> None:
+    """The page shows what one server sent, and another one with another seed answers."""
+    shown = start(files).next("Ann")["item"]
+    other = next(s for s in (start(files, seed=n) for n in range(1, 50)) if sides(s, "Ann", shown) != sides_of(shown))
+    with pytest.raises(Refused, match="shown otherwise now; reload the page"):
+        judge(other, "Ann", shown)
+    with pytest.raises(Refused, match="shown otherwise now"):
+        judge(start(files), other_name(start(files), shown), shown)
+    same = next(s for s in (start(files, seed=n) for n in range(1, 50)) if sides(s, "Ann", shown) == sides_of(shown))
+    judge(same, "Ann", shown)
+    (row,) = same.store.judgements()
+    assert words(json.loads(row.detail["left"]["answer"])) == shown["left"]
+
+
+def sides(session: Session, annotator: str, item: dict[str, Any]) -> tuple[list[str], list[str]]:
+    view = session._view(session._drafts[item["key"]], annotator, None)
+    return view["left"], view["right"]
+
+
+def sides_of(item: dict[str, Any]) -> tuple[list[str], list[str]]:
+    return item["left"], item["right"]
+
+
+def other_name(session: Session, item: dict[str, Any]) -> str:
+    """Somebody who sees the two answers the other way round."""
+    return next(n for n in (f"Bob {n}" for n in range(50)) if sides(session, n, item) != sides_of(item))
+
+
+def test_one_name_has_one_spelling(files: Files) -> None:
+    session = start(files)
+    judge(session, "Ju\u0308rgen", session.next("Ju\u0308rgen")["item"])
+    assert session.next("J\u00fcrgen")["progress"]["done"] == 1
+
+
+def test_other_reports_in_the_store_are_counted(files: Files) -> None:
+    session = start(files, limit=1)
+    judge(session, "Ann", session.next("Ann")["item"])
+    judged = session.store.judgements()[0].item
+    study = session.store.items()[judged].study_id
+    assert other_reports(session.store, build_items("compare", inputs(files, limit=1, seed=5))) == 0
+    files.reports.write_text(files.reports.read_text().replace(f"{study},", f"{study},Another text. ", 1))
+    assert other_reports(session.store, build_items("compare", inputs(files))) == 1
 
 
 def test_each_reader_has_an_own_order_of_the_same_answers(files: Files) -> None:
@@ -195,6 +244,7 @@ def test_answers_that_could_not_be_read(files: Files) -> None:
     ("body", "message"),
     [
         ({"verdict": "best"}, "verdict must be one of"),
+        ({"shown": None}, "shown otherwise now; reload the page"),
         ({"item": "c123"}, "not part of the session"),
         ({"annotator": " "}, "Give your name"),
         ({"annotator": "x" * 61}, "Give your name"),
@@ -206,7 +256,8 @@ def test_answers_that_could_not_be_read(files: Files) -> None:
 def test_refused_comparisons_leave_no_row(files: Files, body: dict[str, Any], message: str) -> None:
     session = start(files)
     item = session.next("Ann")["item"]
-    good = {"annotator": "Ann", "item": item["key"], "verdict": "left", "request": next(requests)}
+    good = {"annotator": "Ann", "item": item["key"], "verdict": "left", "shown": item["shown"]}
+    good["request"] = next(requests)
     with pytest.raises(Refused, match=message):
         session.judge({**good, **body})
     assert session.store.history() == 0

@@ -118,6 +118,18 @@ def test_kill_9_loses_nothing_acknowledged(tmp_path: Path) -> None:
         assert add(store, "after", study="s3") > 0
 
 
+def test_a_copy_of_the_file_alone_has_every_judgement(tmp_path: Path) -> None:
+    with Store(tmp_path / "j.sqlite") as store:
+        for n in range(3):
+            add(store, f"r{n}", study=f"s{n}")
+            (tmp_path / f"copy-{n}.sqlite").write_bytes(store.path.read_bytes())
+        store.undo("compare", "Ann", "u1")
+        (tmp_path / "copy-3.sqlite").write_bytes(store.path.read_bytes())
+    for n in range(4):
+        with Store(tmp_path / f"copy-{n}.sqlite") as copy:
+            assert copy.history() == n + 1
+
+
 def test_two_processes_write_at_once(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     both = [writer(path, name, 30) for name in ("Ann", "Bob")]
@@ -134,9 +146,19 @@ def test_files_that_are_no_store_are_refused(tmp_path: Path) -> None:
         Store(text)
     assert text.read_text().startswith("study_id")
     other = tmp_path / "other.sqlite"
+    Store(other).close()
     sqlite3.connect(other).execute("PRAGMA user_version = 99").connection.commit()
     with pytest.raises(UserError, match="version 99"):
         Store(other)
+    for version in (0, 1, 99):
+        strange = tmp_path / f"strange-{version}.sqlite"
+        db = sqlite3.connect(strange)
+        db.executescript(f"CREATE TABLE bookmark (url TEXT); PRAGMA user_version = {version};")
+        db.close()
+        content = strange.read_bytes()
+        with pytest.raises(UserError, match=rf"strange-{version}\.sqlite: another program's database, no store"):
+            Store(strange)
+        assert strange.read_bytes() == content
     for path in (text / "j.sqlite", Path("/proc/none/j.sqlite")):
         with pytest.raises(UserError, match=r"j\.sqlite: cannot be opened"):
             Store(path)

@@ -44,7 +44,7 @@ def judge(round_: Round, verdict: str | None = None, limit: int = COUNT) -> None
             right = [["positive", "negative", "uncertain", "absent"][v] for v in known[item["study_id"]]]
             wrong = {side: sum(a != b for a, b in zip(item[side], right)) for side in ("left", "right")}
             better = "left" if wrong["left"] <= wrong["right"] else "right"
-            body = {"annotator": "Ann", "item": item["key"], "verdict": verdict or better}
+            body = {"annotator": "Ann", "item": item["key"], "verdict": verdict or better, "shown": item["shown"]}
             item = session.judge({**body, "request": item["key"]})["item"]
 
 
@@ -154,6 +154,11 @@ def test_the_command_without_serving(run: Recipe, tmp_path: Path, monkeypatch: p
     (command,) = [line for line in first.splitlines() if line.startswith("litechex annotate compare")]
     store = run.run_dir / "loop-1" / "judgements.sqlite"
     assert f"--store {store} --limit 3 --seed 7" in command
+    assert "--overlap 1.0 --host 127.0.0.1 --port 7860" in command
+    token = "a-long-enough-token"
+    elsewhere = ask("--overlap", "0.25", "--host", "0.0.0.0", "--port", "8001", "--token", token)
+    assert "--overlap 0.25 --host 0.0.0.0 --port 8001" in elsewhere
+    assert token not in elsewhere
     again = ask()  # goes on with the same study
     assert command in again
     assert "have two answers" not in again

@@ -13,7 +13,9 @@ const state = { config: null, task: null, item: null, annotator: "", actions: []
 const stored = (name) => localStorage.getItem(`litechex-${name}`);
 const keep = (name, value) =>
   value === null ? localStorage.removeItem(`litechex-${name}`) : localStorage.setItem(`litechex-${name}`, value);
-const pendingName = () => `pending-${state.config.task}`;
+const pendingName = () => `pending-${state.config.task}-${state.annotator}`;
+// Refusals of the way in (no token, another origin, another host), not of what was sent.
+const KEPT = [401, 403, 421];
 
 export function say(text, problem = false) {
   byId("status").textContent = text;
@@ -39,7 +41,8 @@ async function send(path, body) {
       const response = await fetch(path, options || {});
       const answer = await response.json();
       if (response.ok) return answer;
-      if (response.status < 500) throw Object.assign(new Error(answer.error), { refused: true });
+      const { status } = response;
+      if (status < 500) throw Object.assign(new Error(answer.error), { refused: true, kept: KEPT.includes(status) });
     } catch (error) {
       if (error.refused) throw error;
     }
@@ -48,18 +51,23 @@ async function send(path, body) {
   }
 }
 
-/** One request at a time; every answer of the server carries the next item. */
+/** One request at a time; every answer of the server carries the next item. Returns why it was refused, or "". */
 async function exchange(path, body, spoken) {
-  if (state.busy) return;
+  if (state.busy) return "";
   state.busy = true;
   document.body.classList.add("busy");
   try {
     const answer = await send(path, body);
     if (body) keep(pendingName(), null);
     show(answer, spoken);
+    return "";
   } catch (error) {
-    if (body) keep(pendingName(), null);
-    say(error.message, true);
+    const kept = body && error.kept;
+    if (body && !kept) keep(pendingName(), null);
+    const later = "Your judgement is kept in this browser and sent again when the page is next opened.";
+    const problem = kept ? `${error.message} ${later}` : error.message;
+    say(problem, true);
+    return problem;
   } finally {
     state.busy = false;
     document.body.classList.remove("busy");
@@ -115,7 +123,7 @@ function show(answer, spoken = "") {
         el("p", {}, done ? `Thank you. Your ${done} judgements are stored.` : "There is nothing to judge here."),
         el("p", {}, "Close this page whenever you like. ", el("code", {}, "litechex annotate export"), " reads them.")),
     );
-    state.actions = done ? [{ key: "u", text: "Undo", run: undo }] : [];
+    state.actions = done ? [{ key: "u", also: ["z"], text: "Undo", run: undo }] : [];
   } else {
     main.className = state.config.task;
     state.actions = state.task.render(main, context);
@@ -160,6 +168,7 @@ function onKey(event) {
   // Enter on a button presses that button; elsewhere it saves.
   if (event.key === "Enter" && !saves && event.target.closest("button, summary, a")) return;
   if (event.key === " " && event.target.closest("button, summary, a, input")) return;
+  if (["ArrowUp", "ArrowDown"].includes(event.key) && event.target.closest(".report-text")) return; // they scroll it
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const action = state.actions.find((a) => a.key === key || (a.also || []).includes(key));
   if (key === "?") showHelp();
@@ -178,17 +187,19 @@ function setTheme(theme) {
 }
 
 function askName() {
+  // A judgement on its way is the old name's, and so is the item that its answer brings.
+  if (state.busy) return say("Wait until the server has answered, then change the name.", true);
   byId("who-name").value = state.annotator;
+  byId("who-dialog").returnValue = "";
   byId("who-dialog").showModal();
 }
 
 async function begin() {
   byId("who").textContent = `You: ${state.annotator}`;
   const pending = JSON.parse(stored(pendingName()) || "null");
-  if (pending && pending.full.annotator === state.annotator) {
-    await exchange(`/api/${pending.kind}`, pending.full, "Sent what was kept from before.");
-  }
+  const problem = pending && await exchange(`/api/${pending.kind}`, pending.full, "Sent what was kept from before.");
   if (state.item === null) await exchange(`/api/next?annotator=${encodeURIComponent(state.annotator)}`, null, "");
+  if (problem) say(`What was kept from before was refused: ${problem}`, true);
 }
 
 async function start() {
@@ -201,9 +212,9 @@ async function start() {
   byId("who").addEventListener("click", askName);
   byId("who-dialog").addEventListener("cancel", (event) => state.annotator || event.preventDefault());
   byId("who-dialog").addEventListener("close", () => {
-    const name = byId("who-name").value.trim();
-    if (!name) return askName();
-    if (name === state.annotator) return;
+    const name = byId("who-dialog").returnValue === "ok" ? byId("who-name").value.trim() : "";
+    if (!name && !state.annotator) return askName();
+    if (!name || name === state.annotator) return;
     state.annotator = name;
     state.item = null;
     keep("annotator", name);

@@ -61,7 +61,7 @@ export function render(main, { item, config, judge, undo }) {
   function verdict(name) {
     const selects = [...table.querySelectorAll("select")];
     const chosen = indices.filter((index) => selects[index].value).map((index) => [config.findings[index], selects[index].value]);
-    judge(name, { corrections: Object.fromEntries(chosen), agreed_right: byId("agreed").checked });
+    judge(name, { shown: item.shown, corrections: Object.fromEntries(chosen), agreed_right: byId("agreed").checked });
   }
 
   main.replaceChildren(

@@ -25,7 +25,8 @@ export function chip(word) {
 
 /** The report, its supporting sentences marked; `hot` are the findings (indices) that matter here. */
 export function reportSection(item, findings, hot) {
-  const text = el("div", { class: "report-text" });
+  // It scrolls, so it can have the focus: then arrow keys scroll it.
+  const text = el("div", { class: "report-text", tabindex: "0", role: "region", "aria-labelledby": "report-title" });
   for (const segment of item.report) {
     const about = segment.findings.map((index) => findings[index]);
     if (about.length === 0) {
@@ -38,7 +39,7 @@ export function reportSection(item, findings, hot) {
     text.append(mark);
   }
   const title = el("h2", { id: "report-title", tabindex: "-1" }, "Report ", el("span", { class: "id" }, item.study_id));
-  return el("section", { class: "report", "aria-labelledby": "report-title" }, title, text);
+  return el("section", { class: "report" }, title, text);
 }
 
 /** What the report says about a finding, for screen readers; empty where no sentence was found. */
