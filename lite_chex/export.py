@@ -8,36 +8,43 @@ answer token.
 
 from __future__ import annotations
 
-import hashlib
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lite_chex.errors import UserError
-from lite_chex.findings import Certainty, FindingSet
-from lite_chex.labelers.llm import find_stage, fingerprint_of
+from lite_chex.export_files import (
+    CHECKSUMS,
+    GRAMMAR,
+    SCHEMA,
+    SHARING,
+    answer_lead,
+    checksummed,
+    grammar,
+    modelfile,
+    readme,
+    write_checksums,
+)
+from lite_chex.labelers.llm import find_stage
+from lite_chex.model.backbone import first_line, load_tokenizer, quiet_libraries
 
 if TYPE_CHECKING:
     import torch
 
-    from lite_chex.decode.template import AnswerTemplate
-    from lite_chex.prompt import PromptEncoder
     from lite_chex.recipe import Recipe
 
 Format = Literal["merged", "gguf", "vllm"]
 FORMATS: tuple[Format, ...] = ("merged", "gguf", "vllm")
-SCHEMA, GRAMMAR, CHECKSUMS = "answer.schema.json", "answer.gbnf", "checksums.sha256"
 CONVERTER = "convert_hf_to_gguf.py"
-SHARING = (
-    "PhysioNet's data use agreement forbids passing MIMIC text on and has guidelines on sharing models trained on "
-    "it: a model can give away what it was trained on"
-)
+SENTENCEPIECE = "tokenizer.model"
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,15 @@ class Exported:
 def export_model(path: Path, output: Path, format: Format = "merged", *, llama_cpp: Path | None = None) -> Exported:
     """Merge a run's (or folder's) adapter and write the model with everything that serving it needs.
 
-    llama_cpp: llama.cpp's folder or its converter, for ``gguf``.
+    It is written into ``.NAME.partial`` beside the output folder and takes that folder's place once it is whole: an
+    earlier export stays until then. A folder with a file that no export wrote is refused before anything is done.
+
+    llama_cpp: llama.cpp's folder or its converter, for ``gguf``. Where the converter fails, the merged model is kept,
+    unless an earlier export is there.
 
     Raises:
-        UserError: if there is no adapter, the output folder holds something else, or the converter is missing or
-            cannot convert this model.
+        UserError: if there is no adapter, the output folder holds something else or cannot be written, or the
+            converter is missing or cannot convert this model.
     """
     from lite_chex.decode.template import build_template
     from lite_chex.prompt import PromptEncoder
@@ -66,38 +77,140 @@ def export_model(path: Path, output: Path, format: Format = "merged", *, llama_c
 
     stage = find_stage(path)
     converter = find_converter(llama_cpp) if format == "gguf" else None
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output}: a file of that name is there; name a folder")
-    if output.exists() and any(output.iterdir()) and not (output / CHECKSUMS).is_file():
-        raise UserError(f"--output {output}: the folder is not empty and no earlier export; name a new one")
+    with _in_a_sentence(output):
+        target = _target(output)
     recipe_file = stage / "recipe.yaml"
     if not recipe_file.is_file():
         raise UserError(f"{stage}: recipe.yaml is missing beside the adapter; it says how the model was trained")
     recipe = load_recipe(recipe_file)
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
-    tokenizer = _write_merged(recipe, stage, output)
-    prompt = PromptEncoder(tokenizer, recipe.findings)
-    template = build_template(prompt)
-    schema = json.dumps(recipe.findings.json_schema(), indent=1, ensure_ascii=False)
-    (output / SCHEMA).write_text(schema + "\n", encoding="utf-8")
-    (output / GRAMMAR).write_text(grammar(recipe.findings, answer_lead(prompt, template)), encoding="utf-8")
-    exported = Exported(output, stage, recipe, recipe.sft.loss == "answer")
-    (output / "README.md").write_text(readme(exported, format), encoding="utf-8")
-    write_checksums(output)  # before the converter: what it fails on is an export all the same
-    if converter is not None:
-        gguf = output / "model.gguf"
-        convert(converter, output, gguf)
-        (output / "Modelfile").write_text(modelfile(prompt, gguf.name, recipe.model.max_length), encoding="utf-8")
-        exported = replace(exported, gguf=gguf)
-        write_checksums(output)
-    return exported
+    if target == Path(recipe.model.model_name_or_path).resolve():
+        raise UserError(f"--output {output}: the adapter's base model is there; name another folder")
+    vocabulary = _sentencepiece(recipe, needed=converter is not None)
+    failed, gguf = None, None
+    with _in_a_sentence(output), _in_place_of(target) as folder:
+        tokenizer = _write_merged(recipe, stage, folder)
+        if vocabulary is not None:
+            shutil.copyfile(vocabulary, folder / SENTENCEPIECE)
+        prompt = PromptEncoder(tokenizer, recipe.findings)
+        lead = answer_lead(prompt, build_template(prompt))
+        schema = json.dumps(recipe.findings.json_schema(), indent=1, ensure_ascii=False)
+        (folder / SCHEMA).write_text(schema + "\n", encoding="utf-8")
+        (folder / GRAMMAR).write_text(grammar(recipe.findings, lead), encoding="utf-8")
+        exportable = recipe.sft.loss == "answer"
+        (folder / "README.md").write_text(readme(recipe, stage, exportable, format), encoding="utf-8")
+        if converter is not None:
+            gguf = folder / "model.gguf"
+            try:
+                convert(converter, folder, gguf)
+                text = modelfile(prompt, gguf.name, recipe.model.max_length, lead)
+                (folder / "Modelfile").write_text(text, encoding="utf-8")
+            except UserError as error:
+                if target.exists():
+                    raise UserError(f"{error}; {output} is as it was") from None
+                gguf.unlink(missing_ok=True)
+                failed = error
+        write_checksums(folder)
+    if failed is not None:
+        raise UserError(f"{failed}; the merged model is kept in {output}")
+    return Exported(output, stage, recipe, exportable, output / gguf.name if gguf else None)
+
+
+@contextmanager
+def _in_a_sentence(output: Path) -> Iterator[None]:
+    """A full disk and the like, as an error about ``--output``."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"--output {output}: cannot be written ({first_line(error)})") from None
+
+
+def _target(output: Path) -> Path:
+    """The folder that ``--output`` means, behind any link.
+
+    Raises:
+        UserError: if an export cannot take its place, or holds what no export wrote.
+    """
+    target = output.resolve()
+    if target.exists() and not target.is_dir():
+        raise UserError(f"--output {output}: a file of that name is there; name a folder")
+    if os.path.ismount(target):
+        raise UserError(f"--output {output}: a mount point cannot be replaced; name a folder in it")
+    if Path.cwd().is_relative_to(target):
+        raise UserError(f"--output {output}: the folder that the command runs in cannot be replaced; name another")
+    if not target.exists() or not any(target.iterdir()):
+        return target
+    if not (target / CHECKSUMS).is_file():
+        raise UserError(f"--output {output}: the folder is not empty and no earlier export; name a new one")
+    files = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_symlink() or not p.is_dir()}
+    others = sorted(files - checksummed(target) - {CHECKSUMS})
+    if others:
+        raise UserError(f"--output {output}: {others[0]} there is of no export; move it away or name a new folder")
+    return target
+
+
+@contextmanager
+def _in_place_of(target: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of ``target`` at the end and is gone if anything goes wrong."""
+    partial, old = (target.with_name(f".{target.name}.{word}") for word in ("partial", "old"))
+    folder = partial / target.name  # llama.cpp's converter calls the model as its folder
+    if old.exists() and not target.exists():  # an earlier command was killed between the last two renames
+        old.rename(target)
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
+    if target.exists() and not any(target.iterdir()):
+        target.rmdir()  # what cannot be replaced, such as a bind mount, fails here and not after the merge
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        if target.exists():
+            target.rename(old)
+        folder.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sentencepiece(recipe: Recipe, *, needed: bool) -> Path | None:
+    """The base's ``tokenizer.model``, where its tokenizer is SentencePiece's.
+
+    transformers never writes that file. Without it llama.cpp's converter gives every token the same score, and the
+    GGUF splits reports otherwise than in training.
+
+    Raises:
+        UserError: if it is needed and the base has none.
+    """
+    from transformers.utils import cached_file
+
+    quiet_libraries()
+    base = recipe.model.model_name_or_path
+    tokenizer: Any = load_tokenizer(base, recipe.model.trust_remote_code)
+    whole = json.loads(tokenizer.backend_tokenizer.to_str())
+    if not whole["model"].get("byte_fallback") or _is_byte_level(whole):
+        return None
+    try:
+        found = cached_file(
+            base,
+            SENTENCEPIECE,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except OSError as error:
+        raise UserError(f'model "{base}": its {SENTENCEPIECE} cannot be read ({first_line(error)})') from None
+    if found is None and needed:
+        raise UserError(
+            f"--format gguf: {base} has no {SENTENCEPIECE}, without which llama.cpp splits reports otherwise than in "
+            "training; put that file beside its tokenizer.json"
+        )
+    return Path(found) if found is not None else None
 
 
 def _write_merged(recipe: Recipe, stage: Path, output: Path) -> Any:
     """The merged model in 16 bits with its tokenizer and chat template; returns the tokenizer."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     from lite_chex.model.adapters import load_adapter
     from lite_chex.model.backbone import load_base
@@ -119,11 +232,16 @@ def _write_merged(recipe: Recipe, stage: Path, output: Path) -> Any:
     if unexpected or (set(missing) - {"lm_head.weight"}):
         raise AssertionError(f"merged tensors do not fit the model: {missing} {unexpected}")
     plain.tie_weights()
-    plain.generation_config = backbone.causal.generation_config
-    # Greedy by default: a labeler does not roll dice.
-    plain.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None)
-    plain.generation_config.eos_token_id = _end_tokens(backbone)
+    # Fresh, and greedy: a labeler does not roll dice, and a base's repetition_penalty, which vLLM applies, would turn
+    # an answer that repeats the same four words.
+    plain.generation_config = GenerationConfig(
+        bos_token_id=backbone.causal.generation_config.bos_token_id,
+        eos_token_id=_end_tokens(backbone),
+        pad_token_id=backbone.tokenizer.pad_token_id,
+        do_sample=False,
+    )
     plain.save_pretrained(output, max_shard_size="4GB")
+    _name_rope_theta(output / "config.json")
     backbone.tokenizer.save_pretrained(output)
     _name_kind_of_bpe(output / "tokenizer.json")
     return backbone.tokenizer
@@ -136,11 +254,27 @@ def _name_kind_of_bpe(file: Path) -> None:
     a GGUF carry it on both: the converter then wrote a vocabulary that split every report wrongly, and said nothing.
     """
     whole = json.loads(file.read_text(encoding="utf-8"))
-    before = whole.get("pre_tokenizer") or {}
-    kinds = {before.get("type"), *(part.get("type") for part in before.get("pretokenizers", []))}
-    if "ByteLevel" in kinds and whole["model"].get("byte_fallback"):
+    if whole["model"].get("byte_fallback") and _is_byte_level(whole):
         whole["model"]["byte_fallback"] = False
         file.write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
+
+
+def _is_byte_level(whole: dict[str, Any]) -> bool:
+    """Whether a tokenizer.json's tokens are GPT-2's bytes, not SentencePiece's text."""
+    kinds = set()
+    for part, parts in (("pre_tokenizer", "pretokenizers"), ("decoder", "decoders")):
+        found = whole.get(part) or {}
+        kinds |= {found.get("type"), *(one.get("type") for one in found.get(parts, []))}
+    return "ByteLevel" in kinds
+
+
+def _name_rope_theta(file: Path) -> None:
+    """Name ``rope_theta`` at the top of config.json too, where programs look that do not know transformers 5's
+    ``rope_parameters``: they would take 10,000."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    theta = (config.get("rope_parameters") or {}).get("rope_theta")
+    if theta is not None:
+        file.write_text(json.dumps(config | {"rope_theta": theta}, indent=2) + "\n", encoding="utf-8")
 
 
 def _end_tokens(backbone: Any) -> list[int]:
@@ -183,41 +317,6 @@ def merged_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
                 yield name, parameter.data.cpu()
 
 
-def answer_lead(prompt: PromptEncoder, template: AnswerTemplate) -> str:
-    """What the chat template puts between the assistant's mark and the answer (Qwen3: an empty thought)."""
-    return str(prompt.tokenizer.decode(list(template.head))).partition("{")[0]
-
-
-def grammar(findings: FindingSet, lead: str = "") -> str:
-    """The answer as GBNF (llama.cpp, vLLM): fixed keys in fixed order, and no contradiction.
-
-    Two chains of rules, before and after a finding that rules "No Finding" out: whatever the grammar accepts
-    obeys :meth:`FindingSet.consistent`.
-    """
-
-    def text(literal: str) -> str:
-        return json.dumps(literal, ensure_ascii=False)
-
-    def words(certainties: Sequence[Certainty]) -> str:
-        return " | ".join(text(f'"{c.word}"') for c in certainties)
-
-    lines = ["root ::= " + (f"{text(lead)} " if lead else "") + text("{") + " open0 " + text("}")]
-    last = len(findings) - 1
-    for i, name in enumerate(findings.names):
-        key = text(f'{"," if i else ""}"{name}":')
-        allowed = [c for c in Certainty if findings.allowed[i][c]]
-        vetoes = findings.has_no_finding and bool(findings.vetoing[i])
-        ruling = [c for c in allowed if vetoes and c in (Certainty.POSITIVE, Certainty.UNCERTAIN)]
-        quiet = [c for c in allowed if c not in ruling]
-        go, closed = ("", "") if i == last else (f" open{i + 1}", f" closed{i + 1}")
-        branches = [f"( {words(quiet)} ){go}", *([f"( {words(ruling)} ){closed}"] if ruling else [])]
-        lines.append(f"open{i} ::= {key} ( " + " | ".join(branches) + " )")
-        if findings.has_no_finding and i:
-            left = [Certainty.ABSENT] if i == last else allowed
-            lines.append(f"closed{i} ::= {key} ( {words(left)} ){closed}")
-    return "\n".join(lines) + "\n"
-
-
 def find_converter(given: Path | None) -> Path:
     """llama.cpp's converter: where ``--llama-cpp`` points, else on the PATH.
 
@@ -228,15 +327,18 @@ def find_converter(given: Path | None) -> Path:
         script = given / CONVERTER if given.is_dir() else given
         if not script.is_file():
             raise UserError(f"--llama-cpp {given}: there is no {CONVERTER}; give llama.cpp's folder or that file")
-        return script
-    found = shutil.which(CONVERTER)
-    if found is None:
-        raise UserError(
-            f"--format gguf needs llama.cpp's {CONVERTER}: clone github.com/ggml-org/llama.cpp, pip install "
-            "sentencepiece (not its requirements.txt, which would replace torch and transformers) and give "
-            "--llama-cpp FOLDER"
-        )
-    return Path(found)
+    else:
+        found = shutil.which(CONVERTER)
+        if found is None:
+            raise UserError(
+                f"--format gguf needs llama.cpp's {CONVERTER}: clone github.com/ggml-org/llama.cpp, pip install "
+                "sentencepiece (not its requirements.txt, which would replace torch and transformers) and give "
+                "--llama-cpp FOLDER"
+            )
+        script = Path(found)
+    if importlib.util.find_spec("gguf") is None and not (script.parent / "gguf-py").is_dir():
+        raise UserError(f"{script} needs the package gguf: pip install gguf, or give all of llama.cpp as --llama-cpp")
+    return script
 
 
 def convert(converter: Path, folder: Path, gguf: Path) -> None:
@@ -250,111 +352,38 @@ def convert(converter: Path, folder: Path, gguf: Path) -> None:
     if found.returncode or not gguf.is_file():
         lines = (found.stderr or found.stdout).strip().splitlines()
         why = lines[-1][:200] if lines else f"exit code {found.returncode}"
-        raise UserError(f"{converter.name} could not convert {folder} ({why}); the merged model is kept there")
-
-
-def modelfile(prompt: PromptEncoder, gguf: str, max_length: int) -> str:
-    """An Ollama Modelfile: the chat template around ``{{ .Prompt }}``, greedy decoding, the end of the turn, and as
-    much context as the model was trained with (Ollama cuts what is longer than its own default, without a word)."""
-    tokenizer = prompt.tokenizer
-    mark = "@@PROMPT@@"
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
-    )
-    text = str(text)
-    # llama.cpp adds the first token itself where the tokenizer does. SmolLM2's does not, though its template begins
-    # with the same token.
-    if tokenizer.bos_token and tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id:
-        text = text.removeprefix(tokenizer.bos_token)
-    return (
-        f'FROM ./{gguf}\nTEMPLATE """{text.replace(mark, "{{ .Prompt }}")}"""\n'
-        f'PARAMETER temperature 0\nPARAMETER num_ctx {max_length}\nPARAMETER stop "{tokenizer.eos_token}"\n'
-    )
-
-
-def readme(exported: Exported, format: Format) -> str:
-    """What the folder is, how to serve it, and what it must not be used for."""
-    from lite_chex import __version__
-    from lite_chex.prompt import user_message
-
-    recipe, findings = exported.recipe, exported.recipe.findings
-    base = recipe.model.model_name_or_path
-    base = Path(base).name if Path(base).is_dir() else base  # no path of this machine travels with the model
-    free = (
-        "The adapter was trained on every answer token: the model may decode freely; constrained, every "
-        "answer is readable for certain."
-        if exported.exportable
-        else "**This adapter was trained on the decisions alone (`sft.loss: decisions`): it needs constrained "
-        f"decoding** with `{GRAMMAR}`; decoding freely it writes nothing readable, and `{SCHEMA}` leaves it free to "
-        "write white space without end."
-    )
-    message = user_message(findings, "YOUR REPORT")
-    ask = json.dumps({"role": "user", "content": message})
-    asked = (
-        "It was trained on this one user message, with the report in its place and no system message: "
-        "ask it the same way.\n\n"
-        f'`POST /v1/chat/completions` with\n\n```json\n{{"model": "litechex", "temperature": 0, "messages": [{ask}],\n '
-        + ('"structured_outputs": {"grammar": ' if format == "vllm" else '"grammar": ')
-        + f"CONTENT OF {GRAMMAR}"
-        + ("}}" if format == "vllm" else "}")
-        + "\n```\n\nA whole file: `litechex label --labeler openai --own-export . --model litechex --base-url "
-        f"http://localhost:{8000 if format == 'vllm' else 8080}/v1 --input reports.csv --output labels.csv`\n"
-    )
-    room = recipe.model.max_length
-    served = {
-        "vllm": f"## vLLM\n\nTried with vLLM 0.32 on a CPU.\n\n```\nvllm serve . "
-        f"--served-model-name litechex --max-model-len {room}\n```\n\n{asked}",
-        "gguf": "## llama.cpp\n\nTried on a CPU.\n\n"
-        f"```\nllama-server -m model.gguf -np 4 -c {4 * room}\n```\n\n{asked}\nFor one report:\n\n```\n"
-        f"llama-cli -m model.gguf -c {room} --temp 0 --single-turn --grammar-file {GRAMMAR} -p MESSAGE\n```\n\n"
-        "## Ollama\n\nNot run by LiteChex's authors, who had no Ollama at hand.\n\n```\nollama create litechex -f "
-        f"Modelfile\n```\n\nIts API takes `{SCHEMA}` as `format`"
-        + ("" if exported.exportable else ", which does not do for this adapter")
-        + ".\n",
-        "merged": '## transformers\n\n```python\nAutoModelForCausalLM.from_pretrained(".", dtype="auto")\n```\n',
-    }[format]
-    return (
-        f"# {recipe.name}: {exported.stage.name}, merged\n\nLabels chest X-ray reports: one JSON object, "
-        f"{len(findings)} findings, each positive, negative, uncertain or absent. **A research tool, not a medical "
-        f"device**; made by LiteChex {__version__} from {base} and the adapter "
-        f"{fingerprint_of(exported.stage)}.\n\n{free}\n\n{served}\n## Files\n\n"
-        f"- `{GRAMMAR}`: grammar of the answer, which also keeps No Finding consistent; `{SCHEMA}`: its JSON schema.\n"
-        f"- `{CHECKSUMS}`: `sha256sum -c {CHECKSUMS}`. Weights are safetensors; nothing here is a pickle.\n\n"
-        f"## Sharing\n\n{SHARING}.\n"
-    )
-
-
-def write_checksums(folder: Path) -> None:
-    """``sha256sum``'s format, for every file of the folder."""
-    lines = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != CHECKSUMS):
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        lines.append(f"{digest.hexdigest()}  {path.relative_to(folder).as_posix()}\n")
-    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+        raise UserError(f"{converter.name} could not convert the merged model ({why})")
 
 
 def push(folder: Path, repository: str, *, acknowledged: bool) -> str:
     """Upload an export to a private hub repository; returns its address.
 
     Raises:
-        UserError: without the acknowledgement, or if the hub refuses.
+        UserError: without the acknowledgement, or if the repository is public, or the hub refuses or cannot be
+            reached.
     """
     if not acknowledged:
         raise UserError(f"--push-to-hub: {SHARING}; add --i-may-share-this-model if you may")
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
     try:
         api = HfApi()
         url = api.create_repo(repository, private=True, exist_ok=True)
-        api.upload_folder(repo_id=url.repo_id, folder_path=str(folder))
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        why = str(error).strip().splitlines()[0][:200]
+        # One that was there before stays as public as it was.
+        private = api.repo_info(url.repo_id).private
+        if private:
+            api.upload_folder(repo_id=url.repo_id, folder_path=str(folder))
+    except (httpx.HTTPError, HFValidationError, OSError, ValueError) as error:
         raise UserError(
-            f"--push-to-hub {repository}: the hub refused ({why}); the export is kept in {folder}"
+            f"--push-to-hub {repository}: the hub refused or cannot be reached ({first_line(error)}); "
+            f"the export is kept in {folder}"
         ) from None
+    if not private:
+        raise UserError(
+            f"--push-to-hub {repository}: this repository is public; make it private or name a new one; "
+            f"the export is kept in {folder}"
+        )
     return str(url)

@@ -12,6 +12,7 @@ import numpy as np
 
 from lite_chex.errors import UserError
 from lite_chex.findings import FindingSet, LabelArray
+from lite_chex.prompt import PromptEncoder, user_message
 
 if TYPE_CHECKING:
     from lite_chex.export import Exported
@@ -25,7 +26,7 @@ class CheckResult:
     """Agreement on ``n`` reports. readable: free answers that are one whole JSON object. free_same: of the readable
     ones, those whose every label is the adapter's; constrained_same: of all. cells: labels that differ.
     worst_margin: by how many nats the adapter preferred its own label where the constrained export first left it; what
-    rounding turns is a near-tie."""
+    rounding turns is a near-tie. prompts_differ: prompts that a chat endpoint splits otherwise than in training."""
 
     source: str
     n: int
@@ -35,6 +36,7 @@ class CheckResult:
     constrained_same: int
     constrained_cells: int
     worst_margin: float
+    prompts_differ: int
 
     @property
     def identical(self) -> bool:
@@ -54,6 +56,7 @@ def check_export(exported: Exported, recipe: Recipe, limit: int = 50, batch_size
         raise UserError(f"--check {recipe.name}: the recipe names no test source")
     if recipe.findings.names != exported.recipe.findings.names:
         raise UserError(f"--check {recipe.name}: its findings are not those that the model was trained on")
+    from lite_chex.model.backbone import load_tokenizer
     from lite_chex.train.examples import load_source
 
     examples = load_source(recipe.data.test[0], recipe)
@@ -72,7 +75,18 @@ def check_export(exported: Exported, recipe: Recipe, limit: int = 50, batch_size
         int((constrained_differs == 0).sum()),
         int(constrained_differs.sum()),
         worst_margin(adapter, constrained, probabilities),
+        prompts_that_differ(PromptEncoder(load_tokenizer(str(exported.folder)), exported.recipe.findings), texts),
     )
+
+
+def prompts_that_differ(prompt: PromptEncoder, texts: Sequence[str]) -> int:
+    """Reports whose prompt is another where the chat template is tokenised as a whole, as servers do it: in training
+    the report is tokenised alone. SentencePiece may put a space before its first word, and control tokens count."""
+    messages = [[{"role": "user", "content": user_message(prompt.findings, text)}] for text in texts]
+    served = prompt.tokenizer.apply_chat_template(
+        messages, tokenize=True, add_generation_prompt=True, return_dict=False
+    )
+    return sum(list(theirs) != ours for theirs, ours in zip(served, prompt.prompt_ids(texts), strict=True))
 
 
 def worst_margin(adapter: LabelArray, export: LabelArray, probabilities: np.ndarray) -> float:
@@ -109,7 +123,6 @@ def _export_labels(
     from lite_chex.decode.decoder import DecisionDecoder
     from lite_chex.decode.template import build_template
     from lite_chex.model.backbone import Backbone, load_tokenizer
-    from lite_chex.prompt import PromptEncoder
 
     tokenizer = load_tokenizer(str(folder))
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True, local_files_only=True)

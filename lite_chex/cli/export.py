@@ -21,7 +21,7 @@ def export(
     model: Annotated[
         Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run (its ppo, else dpo, else sft) or stage.")
     ],
-    output: Annotated[Path, typer.Option("--output", help="Folder to write.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder to write: a new one, or an earlier export's.")],
     format: Annotated[
         str, typer.Option("--format", help="merged, gguf (with an Ollama Modelfile) or vllm.")
     ] = "merged",
@@ -88,6 +88,11 @@ def _check(exported: Exported, recipes: list[Recipe], limit: int, console: Conso
             notes.append(
                 f"{found.source}: where the constrained export left the adapter, the adapter preferred its own "
                 f"label by at most {found.worst_margin:.2f} nats"
+            )
+        if found.prompts_differ:
+            notes.append(
+                f"{found.source}: a chat endpoint splits {found.prompts_differ} of {n} prompts otherwise than training "
+                "did: served, their answers may differ"
             )
     console.print(table)
     for note in notes:

@@ -18,7 +18,6 @@ from lite_chex.cli.findings import FINDINGS_HELP, chosen_findings
 from lite_chex.data.readers import iter_reports
 from lite_chex.errors import UserError
 from lite_chex.labelers.committed import RunState
-from lite_chex.labelers.progress import duration
 from lite_chex.labelers.registry import (
     CHUNK_SIZES,
     LABELERS,
@@ -31,10 +30,12 @@ from lite_chex.labelers.registry import (
     make_labeler,
 )
 from lite_chex.labelers.runner import RunSummary, label_file
+from lite_chex.wording import duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lite_chex.findings import FindingSet
     from lite_chex.labelers.base import Labeler
     from lite_chex.labelers.ray_engine import RunFile
 
@@ -150,9 +151,10 @@ def label(
     if name in WITHOUT_PROBABILITIES and (probabilities or review_below is not None):
         flag = "--probabilities" if probabilities else "--review-below"
         raise UserError(f"{flag}: the {name} labeler gives no probabilities; leave the flag out")
+    grammar = _grammar(own_export) if own_export else None
     options = LabelerOptions(
         model=model,
-        findings=chosen_findings(findings) if findings else None,
+        findings=_findings(findings, own_export),
         batch_size=batch_size,
         beams=beams,
         tokenizer=tokenizer,
@@ -163,7 +165,7 @@ def label(
             may_send=i_may_send_these_reports,
             input_price=input_price,
             output_price=output_price,
-            grammar=_grammar(own_export) if own_export else None,
+            grammar=grammar,
         ),
     )
     run = partial(
@@ -204,9 +206,24 @@ def _refuse_unused(name: str, context: typer.Context) -> None:
             )
 
 
+def _findings(given: str | None, own_export: Path | None) -> FindingSet | None:
+    """The set that ``--findings`` means, else that of the export; None leaves the choice to the labeler."""
+    chosen = chosen_findings(given) if given else None
+    if own_export is None:
+        return chosen
+    from lite_chex.export_files import findings_of
+
+    answered = findings_of(own_export)
+    if chosen is not None and chosen.names != answered.names:
+        raise UserError(
+            f"--findings {given}: not the findings that --own-export {own_export} answers; leave the option out"
+        )
+    return chosen or answered
+
+
 def _grammar(export: Path) -> str:
     """The grammar of an export's answer."""
-    from lite_chex.export import GRAMMAR
+    from lite_chex.export_files import GRAMMAR
 
     file = export / GRAMMAR
     if not file.is_file():
@@ -244,7 +261,8 @@ def _label_folder(
             f"interrupted; the files that were complete are in {output}. Run again, without --overwrite, to go on."
         ) from None
     line = (
-        f"{done.rows:,} rows in {done.files:,} files in {done.output} ({done.skipped:,} files were complete), "
+        f"{plural(done.rows, 'row')} in {plural(done.files, 'file')} in {done.output} "
+        f"({plural(done.skipped, 'file was', 'files were')} complete), "
         f"{done.errors:,} with empty labels, in {duration(done.seconds)}"
     )
     console.print(line, highlight=False, soft_wrap=True)
@@ -254,7 +272,7 @@ def _print_summary(summary: RunSummary, console: Console) -> None:
     new = summary.rows - summary.resumed_from
     speed = f", {summary.reports_per_second:,.1f} reports/s" if new else ""
     lines = [
-        f"{summary.rows:,} rows in {summary.output} ({new:,} now, in {duration(summary.seconds)}{speed})",
+        f"{plural(summary.rows, 'row')} in {summary.output} ({new:,} now, in {duration(summary.seconds)}{speed})",
         f"{summary.labelled:,} labelled, {summary.errors:,} with empty labels",
     ]
     if summary.errors_file and summary.errors:

@@ -258,7 +258,9 @@ class OpenAILabeler:
         decisions alone never learnt to leave out: it may write nothing else. Its grammar has none."""
         if self.server.grammar:  # llama.cpp's name for it, and vLLM's; either takes no notice of the other
             grammar = self.server.grammar
-            return {"extra_body": {"grammar": grammar, "structured_outputs": {"grammar": grammar}}}
+            body = {"grammar": grammar, "structured_outputs": {"grammar": grammar}}
+            # vLLM would take the base's from an export that still names it; llama.cpp's own is none.
+            return {"extra_body": body | {"repetition_penalty": 1.0}}
         schema = {"name": "chexpert_labels", "strict": True, "schema": self.findings.json_schema()}
         return {"response_format": {"type": "json_schema", "json_schema": schema}}
 

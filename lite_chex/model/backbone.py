@@ -107,7 +107,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
             name, local_files_only=local, trust_remote_code=trust_remote_code, clean_up_tokenization_spaces=False
         )
     except (OSError, ValueError) as error:
-        raise UserError(f'model "{name}": its tokenizer cannot be loaded ({_first_line(error)})') from None
+        raise UserError(f'model "{name}": its tokenizer cannot be loaded ({first_line(error)})') from None
     if not tokenizer.is_fast:
         raise UserError(f'model "{name}": needs a fast tokenizer (tokenizer.json)')
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
@@ -117,7 +117,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
     return tokenizer
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0][:200] if text else type(error).__name__
 
@@ -171,7 +171,7 @@ def load_base(
             options |= {"num_labels": num_labels, "pad_token_id": tokenizer.pad_token_id}
             model = AutoModelForSequenceClassification.from_pretrained(name, use_safetensors=True, **options)
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f'model "{name}": cannot be loaded ({_first_line(error)})') from None
+        raise UserError(f'model "{name}": cannot be loaded ({first_line(error)})') from None
     except torch.cuda.OutOfMemoryError:
         raise UserError(f'model "{name}": does not fit this card; see litechex plan') from None
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -199,7 +199,7 @@ def check_4bit() -> None:
         bnb.functional.quantize_4bit(weight.to(device), quant_type="nf4", compress_statistics=True)
     except Exception as error:
         raise UserError(
-            f"model.load_in_4bit: bitsandbytes cannot quantise on this machine ({_first_line(error)}); "
+            f"model.load_in_4bit: bitsandbytes cannot quantise on this machine ({first_line(error)}); "
             "set model.load_in_4bit=false or install a bitsandbytes build for it"
         ) from None
 

@@ -30,7 +30,7 @@ from word_labeler import WORDS, WordLabeler
 from lite_chex.cli import app
 from lite_chex.data.records import Report
 from lite_chex.errors import UserError
-from lite_chex.export import grammar
+from lite_chex.export_files import GRAMMAR, SCHEMA, grammar
 from lite_chex.findings import CERTAINTY_WORDS, Certainty
 from lite_chex.labelers.registry import LabelerOptions, ServerOptions, make_labeler
 from lite_chex.labelers.runner import label_file
@@ -189,6 +189,7 @@ def test_our_own_export_is_asked_as_it_was_trained(server: Server) -> None:
     assert list(server.seen) == [user_message(WORDS, "edema")]  # the one user message of a training row
     asked = server.requests[-1]
     assert asked["grammar"] == asked["structured_outputs"]["grammar"] == grammar(WORDS)
+    assert asked["repetition_penalty"] == 1
     assert "response_format" not in asked
     assert "max_tokens" not in asked  # report and limit may be more than its context holds
     assert plain.fingerprint() != own.fingerprint()
@@ -210,6 +211,21 @@ def test_own_export_must_be_one(server: Server, tmp_path: Path) -> None:
     found = CliRunner().invoke(app, [*given, "--own-export", str(tmp_path)])
     assert isinstance(found.exception, UserError)
     assert "there is no answer.gbnf" in str(found.exception)
+
+
+def test_an_own_export_brings_its_findings(server: Server, tmp_path: Path) -> None:
+    reports, output, export = tmp_path / "r.csv", tmp_path / "o.csv", tmp_path / "export"
+    reports.write_text("study_id,report\n1,edema\n")
+    export.mkdir()
+    (export / GRAMMAR).write_text(grammar(WORDS))
+    (export / SCHEMA).write_text(json.dumps(WORDS.json_schema()))
+    given = ["label", "--labeler", "openai", "--model", "word-model", "--base-url", server.url]
+    given += ["--input", str(reports), "--output", str(output), "--own-export", str(export)]
+    found = CliRunner().invoke(app, [*given, "--findings", "paper13"])
+    assert isinstance(found.exception, UserError)
+    assert "--findings paper13: not the findings that --own-export" in str(found.exception)
+    assert CliRunner().invoke(app, given).exit_code == 0
+    assert output.read_text().splitlines() == ["study_id,Edema,Fracture,No Finding", "1,1.0,,"]
 
 
 def test_a_busy_server_is_asked_again(server: Server) -> None:
