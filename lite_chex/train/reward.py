@@ -92,9 +92,13 @@ def reading(
     return Reading(pooled_scores(hidden, batch, head, pooling, log_p), log_p, free, batch.values)
 
 
-def trained_pooling(folder: Path) -> str:
-    """The pooling that the reward model in a stage's folder was trained with, whatever the recipe says by now."""
-    return str(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["reward"]["pooling"])
+def trained_pooling(folder: Path, recipe: Recipe) -> str:
+    """The pooling that the reward model in a stage's folder was trained with, by the recipe kept there; the recipe's
+    own where the folder has none."""
+    kept = folder / "recipe.yaml"
+    if not kept.is_file():
+        return recipe.reward.pooling
+    return str(yaml.safe_load(kept.read_text(encoding="utf-8"))["reward"]["pooling"])
 
 
 @dataclass

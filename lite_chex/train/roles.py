@@ -88,7 +88,7 @@ class Roles:
             torch.tensor([summary[f"score_mean_{t}"] for t in range(len(recipe.findings))], device=backbone.device),
             max(float(summary["score_deviation"]), 1e-6),
             value_adapter,
-            trained_pooling(reward),
+            trained_pooling(reward, recipe),
         )
 
     @property

@@ -236,7 +236,7 @@ class StageLabeler:
 
         setup, backbone, section = self.setup, self.setup.backbone, self.recipe.reward
         folder = Stage(self.recipe, "reward").dir
-        head, pooling = read_score(folder).to(backbone.device), trained_pooling(folder)
+        head, pooling = read_score(folder).to(backbone.device), trained_pooling(folder, self.recipe)
         prompts, found = setup.prompt.prompt_ids(texts), []
         with role(backbone.model, "reward"), torch.inference_mode():
             for start in range(0, len(texts), section.per_device_train_batch_size):

@@ -103,8 +103,8 @@ def test_ppos_reward_equals_autopefts_on_a_batch(trained: Recipe) -> None:
     trunk = other.base_model.model.model
     with torch.no_grad():
         hidden = packed.hidden_states(trunk, batch)
-        score, weight = other.base_model.model.score, roles.setup.decoder.weight
-        theirs = reading(hidden, batch, score, trained.findings, trained.reward.pooling, weight)
+        head, weight = other.base_model.model.score, roles.setup.decoder.weight
+        theirs = reading(hidden, batch, head, trained.findings, trained.reward.pooling, weight)
     wanted = ((theirs.scores - roles.centre) / roles.scale).sum(-1)
     torch.testing.assert_close(score, wanted, atol=1e-4, rtol=1e-4)
     assert read_score(folder).shape == (1, 64)
