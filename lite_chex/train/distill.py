@@ -24,6 +24,7 @@ from lite_chex.labelers.llm import ADAPTER_CONFIG
 from lite_chex.labelers.progress import RunProgress
 from lite_chex.labelers.student import STUDENT_FILE, build_student, context_length, save_student
 from lite_chex.recipe import NEW_ENCODER
+from lite_chex.train.run import complete_checkpoints
 
 if TYPE_CHECKING:
     import torch
@@ -180,8 +181,7 @@ def _prepare(output: Path, job: dict[str, object], resume: bool) -> str | None:
         raise UserError(f"{output}: holds a finished student; name another folder")
     if (output / ADAPTER_CONFIG).exists():  # its tokenizer would be overwritten
         raise UserError(f"{output}: holds an adapter; name another folder")
-    # trainer_state.json is written last: a folder without it is what a killed run left.
-    found = {int(f.parent.name.split("-")[1]): f.parent for f in (output / CHECKPOINTS).glob("*-*/trainer_state.json")}
+    found = complete_checkpoints(output / CHECKPOINTS)
     if found and not resume:
         raise UserError(f"{output}: holds an unfinished run; --resume goes on with it, another folder keeps both")
     if found and json.loads((output / JOB_FILE).read_text(encoding="utf-8")) != job:

@@ -135,6 +135,19 @@ class Stage:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
+def complete_checkpoints(folder: Path) -> dict[int, Path]:
+    """The checkpoints of a transformers trainer by step. Its state file is written last: where that is missing or
+    unreadable, the run was killed while it saved."""
+    found = {}
+    for path in folder.glob("checkpoint-*"):
+        try:
+            step = int(json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
+        except (OSError, ValueError, KeyError):
+            continue
+        found[step] = path
+    return found
+
+
 def rounded(value: float) -> float:
     """A figure as ``metrics.jsonl`` has it."""
     return round(value, 6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from lite_chex.model.adapters import save_adapter, tensors_kept
 from lite_chex.model.hardware import return_freed_memory
 from lite_chex.train.progress import Steps, steps
-from lite_chex.train.run import MetricsLog, Stage, read_metrics, rounded
+from lite_chex.train.run import MetricsLog, Stage, complete_checkpoints, read_metrics, rounded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -185,18 +184,6 @@ class StageCallback(TrainerCallback):
                 control.should_training_stop = True
 
 
-def last_checkpoint(stage: Stage) -> Path | None:
-    """The newest complete checkpoint: the trainer's state file is written last."""
-    found = []
-    for path in stage.checkpoints.glob("checkpoint-*"):
-        try:
-            step = int(json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
-        except (OSError, ValueError, KeyError):
-            continue
-        found.append((step, path))
-    return max(found)[1] if found else None
-
-
 def run_trainer(
     trainer: Trainer,
     stage: Stage,
@@ -211,8 +198,9 @@ def run_trainer(
     save: Callable[[Path], None] | None = None,
 ) -> StageCallback:
     """Train with validation and resume, then put the best adapter at the stage's root."""
-    checkpoint = last_checkpoint(stage) if resume else None
-    step = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else None
+    found = complete_checkpoints(stage.checkpoints) if resume else {}
+    step = max(found, default=None)
+    checkpoint = None if step is None else found[step]
     log = MetricsLog(stage.dir, resumed_at=step if resume else None) if step is not None else _fresh_log(stage)
     from transformers import PrinterCallback, ProgressCallback
 

@@ -25,6 +25,7 @@ from lite_chex.labelers.registry import LabelerOptions, labeler_for_model, make_
 from lite_chex.labelers.student import StudentLabeler
 from lite_chex.recipe import NEW_ENCODER, DistillSection
 from lite_chex.train.distill import DistillSummary, TaughtFile, _read_corpus, distill
+from lite_chex.train.run import complete_checkpoints
 
 WORD_LIST = "no edema fracture there is heart lungs are clear normal with and the in of . small large left right"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORD_LIST.split()]
@@ -150,14 +151,21 @@ train(Path({str(base)!r}), (Path({str(corpus[0])!r}), Path({str(corpus[1])!r})),
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
     process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path})
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed").glob("checkpoints/*/trainer_state.json")):
+    while not complete_checkpoints(tmp_path / "killed" / "checkpoints"):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
     process.wait()
     assert not (tmp_path / "killed" / "student.json").exists(), "the run was to be killed before its end"
-    (tmp_path / "killed" / "checkpoints" / "checkpoint-9999").mkdir()  # as a kill in the middle of saving leaves it
+    for name, left in (
+        ("checkpoint-9998", None),
+        ("checkpoint-9999", ""),
+    ):  # as a kill in the middle of saving leaves it
+        folder = tmp_path / "killed" / "checkpoints" / name
+        folder.mkdir()
+        if left is not None:
+            (folder / "trainer_state.json").write_text(left)
     with pytest.raises(UserError, match="--resume goes on"):
         train(base, corpus, tmp_path / "killed", 4)
     with pytest.raises(UserError, match="options of the unfinished run were others"):
