@@ -254,7 +254,7 @@ HEDGES = [
     ("Basilar opacities, XXXX chronic atelectasis.", "LO:p AT:u"),
     ("Lateral costophrenic sulcus is blunted, either an effusion or scarring.", "PE:u PO:u"),
     ("Blunting of the right costophrenic angle may be from scarring versus a tiny effusion.", "PE:u PO:u"),
-    ("Small pleural effusion versus extrapleural fat or scarring on the left.", "PE:u PO:u"),
+    ("Right pleural fluid or extrapleural fat versus scarring.", "PE:u PO:u"),
     ("Blunted left angle, possibly effusion or basilar lung scarring.", "PE:u LO:u"),
     ("Small effusion. Scarring versus atelectasis at the left base.", "PE:p LO:u AT:u"),
     ("Lytic lesion in the posterior left 4th rib.", ""),
