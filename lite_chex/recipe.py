@@ -335,7 +335,7 @@ def load_recipe(
     Raises:
         UserError: naming every wrong key at once.
     """
-    path = _recipe_file(path_or_name)
+    path = recipe_file(path_or_name)
     raw = read_sections(path)
     if isinstance(raw.get("ppo"), dict):
         raw["ppo"].pop("whiten_rewards", None)  # never did anything; the recipes of early runs hold it
@@ -351,27 +351,12 @@ def load_recipe(
     return recipe
 
 
-class _FindingsOnly(BaseModel):
-    """The part of a recipe that says what the findings are."""
-
-    model_config = ConfigDict(extra="ignore")
-    data: DataSection
-
-
-def load_findings(path_or_name: str | Path) -> FindingSet:
-    """The finding set of a recipe, of which only ``data`` need be there.
+def recipe_file(path_or_name: str | Path | None) -> Path:
+    """The file that a path or a shipped recipe's name means; None: the shipped one that fits this machine.
 
     Raises:
-        UserError: naming every wrong key of ``data`` at once.
+        UserError: if there is none.
     """
-    path = _recipe_file(path_or_name)
-    try:
-        return _FindingsOnly.model_validate(read_sections(path)).data.finding_set
-    except ValidationError as error:
-        raise UserError(f"{path.name}: {'; '.join(mistakes(error, Recipe))}") from None
-
-
-def _recipe_file(path_or_name: str | Path | None) -> Path:
     name = str(path_or_name) if path_or_name is not None else default_recipe()
     path = Path(name)
     if path.is_file():

@@ -13,12 +13,22 @@ def chosen_findings(given: str) -> FindingSet:
     """The set that ``--findings`` means.
 
     Raises:
-        UserError: if it is neither a set's name nor a recipe.
+        UserError: if it is neither a set's name nor a recipe, naming every wrong key of its ``data`` at once.
     """
     if given in FINDING_SETS:
         return finding_set(given)
-    from lite_chex.recipe import load_findings, shipped_recipes
+    from pydantic import ValidationError, create_model
 
-    if given.endswith((".yaml", ".yml")) or given in shipped_recipes():
-        return load_findings(given)
-    raise UserError(f'--findings: "{given}" is none of {", ".join(FINDING_SETS)}, and no recipe (a YAML file)')
+    from lite_chex.recipe import DataSection, Recipe, recipe_file, shipped_recipes
+    from lite_chex.recipe_mistakes import mistakes, read_sections
+
+    if not given.endswith((".yaml", ".yml")) and given not in shipped_recipes():
+        raise UserError(f'--findings: "{given}" is none of {", ".join(FINDING_SETS)}, and no recipe (a YAML file)')
+    path = recipe_file(given)
+    try:
+        # Other sections are ignored, and need not be there.
+        found = create_model("FindingsOnly", data=(DataSection, ...)).model_validate(read_sections(path))
+        data: DataSection = found.data  # type: ignore[attr-defined]
+        return data.finding_set
+    except ValidationError as error:
+        raise UserError(f"{path.name}: {'; '.join(mistakes(error, Recipe))}") from None
