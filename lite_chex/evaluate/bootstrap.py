@@ -148,10 +148,9 @@ def interval(draws: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def differing(rows: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
-    """On how many reports each two systems are not the same: ``[S, n, ...] -> [S, S]``."""
-    systems, n = rows.shape[:2]
-    flat = rows.reshape(systems, n, -1)
-    return np.array([[(a != b).any(axis=1).sum() for b in flat] for a in flat], dtype=np.int64)
+    """On how many reports each two systems are not the same: ``[S, n]`` or ``[S, n, F] -> [S, S]``."""
+    cells = rows if rows.ndim == 3 else rows[..., None]
+    return np.array([[(a != b).any(axis=1).sum() for b in cells] for a in cells], dtype=np.int64)
 
 
 def p_value(differences: FloatArray, differing: int) -> float:

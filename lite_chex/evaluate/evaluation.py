@@ -115,10 +115,16 @@ def score(gold: LabelArray, pred: LabelArray, findings: FindingSet, protocol: st
 
 @dataclass(frozen=True)
 class _Part:
-    """Counts of a set of reports (all, or one length bin) with their resamples, for every system."""
+    """Counts of a set of reports (all, or one length bin) with their resamples, for every system, and on how many of
+    the reports each two systems differ."""
 
     counts: npt.NDArray[np.int64]
     draws: npt.NDArray[np.float32]
+    differing: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, codes: CodeArray, draws: npt.NDArray[np.float32]) -> _Part:
+        return cls(confusion(codes), draws, boot.differing(codes))
 
     def headline(self, protocol: Protocol, findings: FindingSet, at_least: int) -> tuple[FloatArray, FloatArray, int]:
         """Values ``[S]``, draws ``[B, S]`` and how many cells are averaged."""
@@ -167,10 +173,10 @@ def evaluate(
     bins = np.zeros(codes.shape[1], dtype=np.int8) if lengths is None else length_bins(np.asarray(lengths)[scored])
     groups = len(LENGTH_BINS) + 1 if lengths is not None else 1
     drawn = boot.resample(codes, bins, groups, bootstrap, seed)
-    whole = _Part(confusion(codes), drawn.confusion.sum(axis=1))
+    whole = _Part.of(codes, drawn.confusion.sum(axis=1))
     parts = None
     if lengths is not None:
-        parts = [_Part(confusion(codes[:, bins == b]), drawn.confusion[:, b]) for b in range(len(LENGTH_BINS))]
+        parts = [_Part.of(codes[:, bins == b], drawn.confusion[:, b]) for b in range(len(LENGTH_BINS))]
     reports_in_bin = np.bincount(bins, minlength=groups)
     notes = list(notes or [])
     if n := int((~scored).sum()):
@@ -201,7 +207,7 @@ def _assemble(
     finding_support = support[:, 0] if protocol.name == "chexpert" else support.sum(axis=1)
     supported_value, supported_draws, supported_cells = whole.headline(protocol, findings, MIN_SUPPORT)
 
-    differing = boot.differing(codes)
+    differing = whole.differing
     of_finding = np.stack([boot.differing(codes[:, :, f]) for f in range(len(findings))])
     macro = _estimates(result.headline, drawn.headline, int(finding_support.sum()), differing)
     supported = _estimates(supported_value, supported_draws, supported_cells, differing)
@@ -211,7 +217,8 @@ def _assemble(
     if parts is not None:
         bins = [part.headline(protocol, findings, 1) for part in parts]
         values, draws = np.stack([b[0] for b in bins], -1), np.stack([b[1] for b in bins], -1)
-        per_length = _rows(LENGTH_BINS, values, draws, reports_in_bin[: len(LENGTH_BINS)], differing)
+        differing_in_bin = np.stack([part.differing for part in parts])
+        per_length = _rows(LENGTH_BINS, values, draws, reports_in_bin[: len(LENGTH_BINS)], differing_in_bin)
 
     kinds = error_counts(whole.counts)
     errors, error_draws = sum(kinds.values()) / n, sum(error_counts(whole.draws).values()) / n
@@ -285,7 +292,7 @@ def _extras(
         np.stack(list(values.values()), -1),
         np.stack(list(draws.values()), -1),
         np.full(len(values), codes.shape[1]),
-        boot.differing(codes),
+        whole.differing,
     )
     return kappas, rrgs
 

@@ -134,6 +134,19 @@ def test_four_reports_of_many_resolve_nothing_either():
     assert (errors.resolved, errors.p) == (False, 0.125)
 
 
+def test_a_length_bin_counts_its_own_reports():
+    """Eight reports tell the two systems apart, but only two of them are short."""
+    gold, _ = random_labels(PAPER13, 60, np.random.default_rng(7), skip=0.0)
+    worse = gold.copy()
+    changed = [*range(2), *range(50, 56)]
+    worse[changed] = np.where(gold[changed] == 3, 0, 3)
+    result = evaluate(gold, {"gold": gold, "worse": worse}, PAPER13, lengths=np.arange(60), bootstrap=500)
+    tied = {name: e.tied for name, e in result.systems["worse"].per_length.items()}
+    assert (tied["short"], tied["long"], result.systems["worse"].macro_f1.tied) == (True, False, False)
+    few = evaluate(gold[:2], {"gold": gold[:2], "worse": worse[:2]}, PAPER13, lengths=np.arange(2), bootstrap=20)
+    assert few.systems["worse"].per_length["long"].value is None  # no report is in it
+
+
 def test_errors_are_corrected_for_the_number_of_comparisons():
     gold, _ = random_labels(PAPER13, 300, np.random.default_rng(8), skip=0.0)
     rng = np.random.default_rng(9)
