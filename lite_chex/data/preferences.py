@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from lite_chex.data.files import atomic_path
-from lite_chex.data.splits import normalised_text
+from lite_chex.data.records import Report
+from lite_chex.data.splits import connected_groups, normalised_text
 from lite_chex.errors import UserError
 from lite_chex.findings import FindingSet, LabelArray
 from lite_chex.prompt import report_of, user_message
@@ -20,7 +21,7 @@ from lite_chex.prompt import report_of, user_message
 class AnswerGroup:
     """Distinct answers to one report and which is preferred: answers int8 ``[K, F]``, pairs of (better, worse).
 
-    gold: the answer that is gold in every cell, where there is one.
+    gold: the answer that is gold in every cell, where there is one. patient_id: where it is known; not in the file.
     """
 
     study_id: str
@@ -30,6 +31,7 @@ class AnswerGroup:
     source: str = "gold"
     annotator: str = ""
     gold: int | None = None
+    patient_id: str | None = None
 
     def add(self, answer: Sequence[int] | LabelArray) -> int:
         """Index of an answer, added where it is new."""
@@ -109,11 +111,9 @@ def read_pairs(path: Path, findings: FindingSet) -> list[AnswerGroup]:
 def split_groups(
     groups: Sequence[AnswerGroup], fraction: float, seed: int
 ) -> tuple[list[AnswerGroup], list[AnswerGroup]]:
-    """Hold out a fraction of the reports (by text): train, held out."""
-    texts = sorted({normalised_text(g.report) for g in groups})
-    order = np.random.default_rng([seed, 77]).permutation(len(texts))
-    held = {texts[i] for i in order[: max(1, round(fraction * len(texts)))]}
-    return (
-        [g for g in groups if normalised_text(g.report) not in held],
-        [g for g in groups if normalised_text(g.report) in held],
-    )
+    """Hold out a fraction of the reports, by patient and text: train, held out."""
+    ordered = sorted(groups, key=lambda g: normalised_text(g.report))
+    together = connected_groups([Report(i, g.study_id, g.report, g.patient_id) for i, g in enumerate(ordered)])
+    order = np.random.default_rng([seed, 77]).permutation(len(together))
+    held = {id(ordered[i]) for k in order[: max(1, round(fraction * len(together)))] for i in together[k]}
+    return [g for g in groups if id(g) not in held], [g for g in groups if id(g) in held]

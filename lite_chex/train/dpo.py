@@ -1,8 +1,9 @@
 """DPO from the same pairs and the same SFT adapter: the comparison arm (Rafailov et al. 2023), by TRL.
 
-What differs from TRL's collator: the completion mask covers the decision tokens alone, so that forced
-tokens after a differing label cannot carry the margin. DPO only widens a margin, and may do so while both answers
-become less likely: ``dpo.sft_coef`` adds the preferred answer's own likelihood (RPO, Pang et al. 2024).
+What differs from TRL's collator: the completion mask covers the free decisions' tokens alone, so that forced
+tokens after a differing label cannot carry the margin (nor can a No Finding that the findings before it force). DPO
+only widens a margin, and may do so while both answers become less likely: ``dpo.sft_coef`` adds the preferred answer's
+own likelihood (RPO, Pang et al. 2024).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lite_chex.train.batches import LengthGrouped
 from lite_chex.train.examples import print_notes, validation_gold
 from lite_chex.train.lineage import parents, require_fresh
 from lite_chex.train.preferences import PAIRS_FILE, make_preferences, run_pairs
-from lite_chex.train.run import Clock, Stage, seed_everything, write_card
+from lite_chex.train.run import Clock, Stage, record_texts, seed_everything, write_card
 from lite_chex.train.setup import Setup, Validation
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def train_dpo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
     print_notes(gold, console)
     validation = Validation(setup, gold)
     stage.begin(resume, parents(recipe, "dpo"))
+    record_texts(stage, (g.report for g in train), sft)
 
     class Trainer(DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
@@ -124,7 +126,7 @@ def train_dpo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
 
 def _rows(setup: Setup, groups: list[AnswerGroup], decisions_only: bool) -> list[dict[str, Any]]:
     """One row per pair: prompt and answer ids, and which answer tokens count."""
-    template = setup.template
+    template, findings = setup.template, setup.recipe.findings
     rows = []
     for group in groups:
         prompt = setup.prompt.prompt_ids([group.report])[0]
@@ -132,9 +134,11 @@ def _rows(setup: Setup, groups: list[AnswerGroup], decisions_only: bool) -> list
             row: dict[str, Any] = {"prompt_ids": prompt}
             for key, index in (("chosen", better), ("rejected", worse)):
                 ids = template.answer_ids(group.answers[index])
-                places = set(template.decision_positions(group.answers[index]))
+                free = template.decision_positions(group.answers[index])
+                if findings.has_no_finding and findings.vetoed(group.array[index]):
+                    free = free[:-1]
                 row[f"{key}_ids"] = ids
-                row[f"{key}_mask"] = [int(not decisions_only or i in places) for i in range(len(ids))]
+                row[f"{key}_mask"] = [int(not decisions_only or i in free) for i in range(len(ids))]
             rows.append(row)
     return rows
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "preference", "validation", "test")
 """A report that two of them share stays in the later one, where ``data.shared`` is ``leave_out``."""
+NORMAL_AMONG = 2000
+"""Training reports that tell how many are normal."""
 
 
 @dataclass
@@ -257,6 +260,24 @@ def validation_gold(recipe: Recipe, what: str) -> list[Examples]:
     if not parts:
         raise UserError(f"data.validation: {what} needs reports with gold to choose its checkpoint on")
     return [merge(kind, "validation") for kind in kinds if kind]
+
+
+def print_rare_normal(gold: Sequence[Examples], recipe: Recipe, console: Console) -> None:
+    """Warn where No Finding is much rarer in gold than the rules find it among the training reports."""
+    known = [p.labels[:, -1] for p in gold if recipe.findings.has_no_finding and not p.presence]
+    cells = np.concatenate([column[column != SKIP] for column in known]) if known else np.empty(0)
+    texts = [r.text for r in islice(chain.from_iterable(map(source_reports, recipe.data.train)), NORMAL_AMONG)]
+    if not texts or not len(cells):
+        return
+    usual = float((rule_labels(texts, recipe)[:, -1] == Certainty.POSITIVE).mean())
+    found = int((cells == Certainty.POSITIVE).sum())
+    if usual * len(cells) >= 10 and found < usual * len(cells) / 2:
+        console.print(
+            f"{NO_FINDING} stands in {found} of {len(cells)} gold reports, and in {usual:.0%} of the training reports "
+            "(by the rules): such gold teaches that hardly any report is normal; draw gold as reports come",
+            style="yellow",
+            highlight=False,
+        )
 
 
 def print_notes(parts: Sequence[Examples], console: Console) -> None:

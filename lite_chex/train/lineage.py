@@ -1,13 +1,15 @@
 """What each part of a run was made from, so that a later stage never builds on something stale.
 
-Beside a stage stand the fingerprints of what it was made from (``made_from.json``). Training SFT again gives the
-adapter another fingerprint, and what was made from the earlier one is then refused until it is made again. Parts
-without a record (made before there were any, or by people) are taken as they are. The adapter of another run that
-SFT starts from matters to ``--resume`` alone: what SFT made of it stays good when that run is trained again.
+Beside a stage stand the fingerprints of what it was made from (``made_from.json``); the pairs' are also of their gold
+and of what the recipe says of them. Training SFT again gives the adapter another fingerprint, and what was made from
+the earlier one is then refused until it is made again. Parts without a record (made before there were any, or by
+people) are taken as they are. The adapter of another run that SFT starts from matters to ``--resume`` alone: what SFT
+made of it stays good when that run is trained again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +30,7 @@ PARENTS = {
     "reward": ("sft", PAIRS),
     "ppo": ("sft", "reward"),
     "dpo": ("sft", PAIRS),
+    "student": ("sft", "dpo", "ppo"),  # its record names the one that taught it
 }
 COMMANDS = {
     PAIRS: "litechex preferences",
@@ -35,6 +38,7 @@ COMMANDS = {
     "reward": "litechex train-rm",
     "ppo": "litechex train-ppo",
     "dpo": "litechex train-dpo",
+    "student": "litechex distill",
 }
 
 
@@ -42,7 +46,19 @@ def parents(recipe: Recipe, part: str) -> dict[str, str]:
     """SHA-256 of what ``part`` is made from, as it lies in the run now; what is missing is left out."""
     names = (START,) if part == "sft" and recipe.sft.start_from else PARENTS.get(part, ())
     files = {name: _file(recipe, name) for name in names}
-    return {name: file_digest(file) for name, file in files.items() if file.is_file()}
+    found = {name: file_digest(file) for name, file in files.items() if file.is_file()}
+    return found | _settings(recipe) if part == PAIRS else found
+
+
+def _settings(recipe: Recipe) -> dict[str, str]:
+    """What of the recipe decides which pairs are sampled and how they are ranked."""
+    own = recipe.preferences.model_dump(mode="json", exclude={"validation_fraction"})
+    gold: list[object] = []
+    for source in recipe.data.preference:
+        gold.append(source.model_dump(mode="json", exclude={"name", "reports", "labels"}))
+        gold += [file_digest(Path(p)) if Path(p).is_file() else p for p in (source.reports, source.labels) if p]
+    parts = {"section preferences or seed": [own, recipe.seed], "data.preference": gold}
+    return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}
 
 
 def record_pairs(recipe: Recipe, *, sampled: bool) -> None:

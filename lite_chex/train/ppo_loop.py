@@ -22,7 +22,16 @@ from lite_chex.train.lineage import parents, require_fresh
 from lite_chex.train.progress import Steps, steps
 from lite_chex.train.reward import at_chance, train_rm
 from lite_chex.train.roles import Roles
-from lite_chex.train.run import FINISHED, Clock, MetricsLog, Stage, read_metrics, seed_everything, write_card
+from lite_chex.train.run import (
+    FINISHED,
+    Clock,
+    MetricsLog,
+    Stage,
+    read_metrics,
+    record_texts,
+    seed_everything,
+    write_card,
+)
 from lite_chex.train.setup import Validation
 from lite_chex.train.trainer import BestSoFar, Selection
 
@@ -79,6 +88,7 @@ def train_ppo(recipe: Recipe, console: Console, *, resume: bool = False) -> Path
     validation = Validation(roles.setup, gold)
     pool = _pool(recipe, roles)
     stage.begin(resume, parents(recipe, "ppo"))
+    record_texts(stage, pool.texts, sft, reward.dir)
     loop = Loop(recipe, roles, stage, pool, validation, console)
     first = loop.restore() if resume else 0
     console.print(
@@ -188,6 +198,7 @@ class Loop:
         rng = np.random.default_rng([self.recipe.seed, iteration, 29])
         figures = ppo.update(self.roles, rollout, self.optimizer, section, self.kl_coef, rng, self.scaler)
         kl = float(losses.categorical_kl(rollout.log_p, rollout.ref_log_p, rollout.free).sum(1).mean())
+        used = self.kl_coef
         if section.adaptive_kl:
             # Ziegler et al. 2019: proportional control towards the target, at most 20% off per step.
             self.kl_coef *= 1 + 0.1 * float(np.clip(kl / section.target_kl - 1, -0.2, 0.2))
@@ -195,8 +206,8 @@ class Loop:
             "score": float(rollout.score.mean()),
             "score_deviation": float(rollout.score.std()),
             "kl": kl,
-            "kl_coef": self.kl_coef,
-            "objective": float(rollout.score.mean()) - self.kl_coef * kl,
+            "kl_coef": used,
+            "objective": float(rollout.score.mean()) - used * kl,
             "rollout/passes": rollout.passes,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             **({"loss_scale": self.scaler.get_scale()} if self.scaler.is_enabled() else {}),

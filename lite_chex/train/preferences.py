@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lite_chex.data.preferences import AnswerGroup, read_pairs, write_pairs
+from lite_chex.data.records import Report
 from lite_chex.data.splits import normalised_text, report_keys
 from lite_chex.decode.template import build_template
 from lite_chex.errors import UserError
@@ -24,8 +25,10 @@ from lite_chex.train.examples import (
     check_splits,
     error_score,
     labelled_reports,
+    left_to_later,
     load_split,
     print_notes,
+    print_rare_normal,
     rule_labels,
     single_edits,
 )
@@ -97,6 +100,7 @@ def make_preferences(recipe: Recipe, console: Console, *, source_stage: str = "s
         for_inference(backbone)
         setup = Setup(recipe, backbone)
         print_notes(parts, console)
+        print_rare_normal(parts, recipe, console)
         for index, part in enumerate(parts):
             part, too_long = setup.within_length(part)
             if too_long:
@@ -120,14 +124,21 @@ def make_preferences(recipe: Recipe, console: Console, *, source_stage: str = "s
 
 
 def run_pairs(recipe: Recipe, console: Console) -> list[AnswerGroup]:
-    """The pairs that the run has; says where some that people made since are not among them.
+    """The pairs that the run has, with the patients of ``data.preference``; says where some that people made since are
+    not among them.
 
     Raises:
-        UserError: if a file of pairs is missing or wrong.
+        UserError: if a file of pairs is missing or wrong, or holds reports that stages are chosen or tested on.
     """
     path = recipe.run_dir / PAIRS_FILE
-    groups = read_pairs(path, recipe.findings)
-    known = {_whose(g) for g in groups}
+    check_splits(recipe)
+    made = read_pairs(path, recipe.findings)
+    known = {_whose(g) for g in made}
+    sources = recipe.data.preference
+    patients = {normalised_text(r.text): r.patient_id for s in sources for r in labelled_reports(s, recipe).reports}
+    for group in made:
+        group.patient_id = patients.get(normalised_text(group.report))
+    groups = _apart(recipe, made, str(path), "run litechex preferences again", console)
     for file in recipe.data.preference_pairs:
         missing = sum(_whose(g) not in known for g in _people(recipe, Path(file), console))
         if missing:
@@ -147,19 +158,8 @@ def _people(recipe: Recipe, path: Path, console: Console) -> list[AnswerGroup]:
     Raises:
         UserError: if the file is wrong, or has such reports and the recipe does not say to leave them out.
     """
-    groups = read_pairs(path, recipe.findings)
-    later = {
-        key
-        for source in [*recipe.data.validation, *recipe.data.test]
-        for report in labelled_reports(source, recipe).reports
-        for key in report_keys(report)
-    }
-    apart = [g for g in groups if ("text", normalised_text(g.report)) not in later]
-    if shared := len(groups) - len(apart):
-        said = f"data.preference_pairs: {shared} of {len(groups)} reports of {path} are validation or test reports"
-        if recipe.data.shared == "refuse":
-            raise UserError(f"{said}; take them out, or set data.shared: leave_out")
-        console.print(f"{said}: left out", style="yellow", highlight=False, markup=False)
+    given = read_pairs(path, recipe.findings)
+    apart = _apart(recipe, given, f"data.preference_pairs: {path}", "take them out", console)
     tokenizer = load_tokenizer(recipe.model.model_name_or_path, recipe.model.trust_remote_code)
     prompt = PromptEncoder(tokenizer, recipe.findings)
     room = recipe.model.max_length - len(prompt.prefix_ids) - build_template(prompt).max_answer_length
@@ -169,6 +169,21 @@ def _people(recipe: Recipe, path: Path, console: Console) -> list[AnswerGroup]:
         said = f"{path}: {too_long} reports longer than model.max_length left out"
         console.print(said, highlight=False, markup=False)
     return fitting
+
+
+def _apart(recipe: Recipe, groups: list[AnswerGroup], what: str, way_out: str, console: Console) -> list[AnswerGroup]:
+    """The groups without those of patients and texts that stages are chosen or tested on, as the recipe is now."""
+    held_out = [*recipe.data.validation, *recipe.data.test]
+    later = left_to_later(recipe, "preference") or {
+        key for source in held_out for report in labelled_reports(source, recipe).reports for key in report_keys(report)
+    }
+    apart = [g for g in groups if later.isdisjoint(report_keys(Report(0, g.study_id, g.report, g.patient_id)))]
+    if shared := len(groups) - len(apart):
+        said = f"{what}: {shared} of its {len(groups)} reports are validation or test reports"
+        if recipe.data.shared == "refuse":
+            raise UserError(f"{said}; {way_out}, or set data.shared: leave_out")
+        console.print(f"{said}: left out", style="yellow", highlight=False, markup=False)
+    return apart
 
 
 def _whose(group: AnswerGroup) -> tuple[str, str, str]:

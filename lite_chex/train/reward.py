@@ -26,7 +26,7 @@ from lite_chex.train.batches import LengthGrouped
 from lite_chex.train.examples import Examples, error_score, print_notes, validation_gold
 from lite_chex.train.lineage import parents, require_fresh
 from lite_chex.train.preferences import PAIRS_FILE, Samples, make_preferences, run_pairs, sample_answers
-from lite_chex.train.run import Clock, Stage, seed_everything, write_card
+from lite_chex.train.run import Clock, Stage, record_texts, seed_everything, write_card
 from lite_chex.train.setup import Setup
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ def train_rm(recipe: Recipe, console: Console, *, resume: bool = False) -> Path:
     prompt, template, pad = setup.prompt, setup.template, backbone.tokenizer.pad_token_id
     head = backbone.causal.score
     stage.begin(resume, parents(recipe, "reward"))
+    record_texts(stage, (g.report for g in train), sft)
 
     def read(groups_: Sequence[tuple[str, LabelArray]]) -> Reading:
         prompts = prompt.prompt_ids([report for report, _ in groups_])

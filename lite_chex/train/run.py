@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lite_chex.data.files import atomic_path
+from lite_chex.data.splits import text_digest
 from lite_chex.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ FINISHED = "finished.json"
 PAIRS_FILE = "preferences.jsonl"
 MADE_FROM = "made_from.json"
 TRAINED_ON = "trained_on.txt"
-"""Digests of all report texts that an SFT adapter has seen, also before ``sft.start_from``: none of these is held out
-for validation later. Whoever has a text can tell whether it was among them."""
+"""Digests of all report texts that a stage's adapter has seen, in the stages before it and before ``sft.start_from``
+too: ``eval`` says where test reports are among them, and a later SFT holds none of them out. Whoever has a text can
+tell whether it was among them."""
 
 
 @dataclass
@@ -242,7 +244,14 @@ def seed_everything(seed: int) -> None:
     set_seed(seed)
 
 
+def record_texts(stage: Stage, texts: Iterable[str], *before: Path) -> None:
+    """Keep which reports a stage is trained on, with those of the adapters ``before`` it."""
+    seen = {text_digest(text) for text in texts}.union(*map(trained_on, before))
+    with atomic_path(stage.dir / TRAINED_ON) as temporary:
+        temporary.write_text("".join(f"{digest}\n" for digest in sorted(seen)), encoding="utf-8")
+
+
 def trained_on(adapter: Path) -> set[str]:
-    """Digests of the reports that an SFT adapter has seen; none where its folder does not say."""
+    """Digests of the reports that an adapter has seen; none where its folder does not say."""
     path = adapter / TRAINED_ON
     return set(path.read_text(encoding="utf-8").split()) if path.is_file() else set()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lite_chex.data.files import atomic_path
 from lite_chex.data.records import Report
 from lite_chex.data.splits import connected_groups, split_reports, text_digest
 from lite_chex.decode.packed import padded
@@ -21,10 +20,18 @@ from lite_chex.model.backbone import check_base, load_base
 from lite_chex.model.unsloth_backend import choose_backend, load_with_unsloth
 from lite_chex.train import losses
 from lite_chex.train.batches import LengthGrouped, balanced_rows
-from lite_chex.train.examples import Examples, check_splits, load_split, merge, print_notes, validation_gold
+from lite_chex.train.examples import (
+    Examples,
+    check_splits,
+    load_split,
+    merge,
+    print_notes,
+    print_rare_normal,
+    validation_gold,
+)
 from lite_chex.train.lineage import PARENTS, parents, stale
 from lite_chex.train.preferences import corrected
-from lite_chex.train.run import TRAINED_ON, Clock, Stage, seed_everything, trained_on, write_card
+from lite_chex.train.run import TRAINED_ON, Clock, Stage, record_texts, seed_everything, trained_on, write_card
 from lite_chex.train.setup import Setup, Validation
 from lite_chex.train.variants import variants
 
@@ -71,10 +78,12 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
                 highlight=False,
             )
         parts, held_out = _split(weak, section.validation_fraction, recipe.seed, seen)
-        seen |= {text_digest(text) for text in parts[0].texts}
-        if section.variants:
-            parts.append(_variants(parts[0], section.variants, recipe))
+    given_texts = [text for part in parts for text in part.texts]
+    if section.variants:
+        parts.append(_variants(parts[0], section.variants, recipe))
     print_notes([*parts, *held_out], console)
+    if on_gold:
+        print_rare_normal(parts, recipe, console)
     check_base(recipe.model)
     if stage.complete(resume, parents(recipe, stage.name), console):
         return stage.dir
@@ -108,17 +117,18 @@ def train_sft(recipe: Recipe, console: Console, *, resume: bool = False, on_gold
         highlight=False,
     )
     stage.begin(resume, parents(recipe, stage.name))
-    if not on_gold:
-        with atomic_path(stage.dir / TRAINED_ON) as temporary:
-            temporary.write_text("".join(f"{digest}\n" for digest in sorted(seen)), encoding="utf-8")
+    record_texts(stage, given_texts, *([start] if start else []))
 
-    rows = _rows(setup, train.subset(balanced_rows(train.labels, section.balance, recipe.seed)))
+    rows = _rows(setup, train)
+
+    def drawn(epoch: int) -> list[int]:
+        return balanced_rows(train.labels, section.balance, recipe.seed, epoch)
 
     class Trainer(SFTTrainer):
         """TRL's SFTTrainer with eq. 1 over the answer tokens only: no logits for the prompt."""
 
         def _get_train_sampler(self, *_: Any) -> LengthGrouped:
-            return LengthGrouped([len(r["input_ids"]) for r in rows], self.args, recipe.seed)
+            return LengthGrouped([len(r["input_ids"]) for r in rows], self.args, recipe.seed, drawn)
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -62,9 +62,9 @@ def evaluate_run(recipe: Recipe, console: Console) -> list[EvalInput]:
         probabilities, calibrated = labeller.probabilities(systems, index)
         files = [f"{note}." for note in examples.notes]
         files += repeated_patients([report.patient_id for report in examples.reports])
-        notes = [*labeller.left_out, *files, *_seen(recipe, examples), *_notes(recipe, systems), *calibrated]
+        notes = [*labeller.left_out, *files, *_seen(recipe, examples, systems), *_notes(recipe, systems), *calibrated]
         failed = {k: out_of_reach for k in systems if k != "rules"} if out_of_reach.any() else {}
-        if "student" in recipe.eval.stages and has_student(recipe):
+        if labeller.student:
             batch = student_labels(recipe, examples, index)
             known = {**systems, "student": batch.values}
             systems = {k: known[k] for k in recipe.eval.stages if k in known}
@@ -91,11 +91,14 @@ def evaluate_run(recipe: Recipe, console: Console) -> list[EvalInput]:
     return bundles
 
 
-def _seen(recipe: Recipe, examples: Examples) -> list[str]:
-    """A note where the SFT adapter was trained on test reports: splits were named, or changed, after it."""
-    seen = trained_on(Stage(recipe, "sft").dir)
-    n = sum(text_digest(text) in seen for text in examples.texts)
-    return [f"SFT was trained on {n} of these {len(examples)} reports: train it again."] if n else []
+def _seen(recipe: Recipe, examples: Examples, systems: Iterable[str]) -> list[str]:
+    """A note where stages were trained on test reports: splits were named, or changed, after it."""
+    digests, found = [text_digest(text) for text in examples.texts], []
+    for name in (s for s in systems if s in TITLES):
+        seen = trained_on(Stage(recipe, "reward" if name == "best_of_k" else name).dir)
+        if n := sum(digest in seen for digest in digests):
+            found.append(f"{TITLES[name]} on {n}")
+    return [f"Trained on some of these {len(examples)} reports: {', '.join(found)}; train again."] if found else []
 
 
 def _notes(recipe: Recipe, systems: dict[str, LabelArray]) -> list[str]:
@@ -119,10 +122,12 @@ class StageLabeler:
     def __init__(self, recipe: Recipe, console: Console) -> None:
         self.recipe, self.console = recipe, console
         trained = [s for s in ("sft", "sft_gold", "dpo", "ppo", "reward") if Stage(recipe, s).finished]
+        trained += ["student"] if has_student(recipe) else []
         # A stage of an earlier SFT beside this one would be compared with what it never started from.
         outdated = [s for s in trained if changed(recipe, s)]
         self.left_out = [f"{stale(recipe, tuple(PARENTS))}; until then the tables leave them out."] if outdated else []
-        self.stages = [s for s in trained if s not in outdated and s != "reward"]
+        self.student = "student" in recipe.eval.stages and "student" in trained and "student" not in outdated
+        self.stages = [s for s in trained if s not in (*outdated, "reward", "student")]
         self.wanted = [
             s
             for s in recipe.eval.stages
@@ -154,13 +159,15 @@ class StageLabeler:
                 systems[name] = rules
                 continue
             source = Stage(self.recipe, "reward" if name == "best_of_k" else name).dir
-            mark = f"{fingerprint_of(source)} {fingerprint_of(Stage(self.recipe, 'sft').dir)} {reports}"
+            model = self.recipe.model
+            mark = f"{fingerprint_of(source)} {fingerprint_of(Stage(self.recipe, 'sft').dir)} {reports} "
+            mark += f"{model.max_length} {model.dtype} {model.load_in_4bit}"
             if name == "best_of_k":
                 drawn = self.recipe.preferences
                 mark += f" {drawn.num_samples} {drawn.temperature} {self.recipe.seed}"
             kept, confidence = folder / f"{name}.csv", folder / f"{name}.npy"
-            seal, unread = folder / f"{name}.fingerprint", folder / "too_long.npy"
-            complete = kept.is_file() and (confidence.is_file() or name == "best_of_k")
+            seal, unread = folder / f"{name}.fingerprint", folder / f"{name}.too_long.npy"
+            complete = kept.is_file() and unread.is_file() and (confidence.is_file() or name == "best_of_k")
             if complete and seal.is_file() and seal.read_text(encoding="utf-8") == mark:
                 systems[name] = read_labels(kept, self.recipe.findings).values
                 too_long |= np.load(unread)

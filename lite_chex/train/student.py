@@ -24,6 +24,7 @@ from lite_chex.labelers.student import STUDENT_FILE, StudentLabeler
 from lite_chex.recipe import TEACHERS
 from lite_chex.train.distill import DistillSummary, TaughtFile, check_student_base, distill
 from lite_chex.train.examples import labelled_reports, left_to_later, source_reports
+from lite_chex.train.lineage import parents
 from lite_chex.train.run import Clock, Stage, write_card
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def train_student(recipe: Recipe, console: Console, *, resume: bool = False) -> 
         check_apart((r for source in sources for r in source_reports(source)), tested, "distill.reports")
     files, teacher = _taught(recipe, sources, console)
     stage = Stage(recipe, STUDENT)
-    stage.begin(resume)
+    taught_by = next((name for name in STAGE_ORDER if section.teacher == "run" and Stage(recipe, name).finished), None)
+    stage.begin(resume, {name: digest for name, digest in parents(recipe, STUDENT).items() if name == taught_by})
     summary = distill(files, section, recipe.findings, stage.dir, seed=recipe.seed, resume=resume, console=console)
     facts = {
         "base model": section.model_name_or_path,

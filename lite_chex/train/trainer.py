@@ -144,6 +144,10 @@ class StageCallback(TrainerCallback):
     def best_dir(self) -> Path:
         return self.stage.checkpoints / "best"
 
+    @property
+    def why_stopped(self) -> str:
+        return f"no better {self.selection.metric} in {self.selection.patience} validations"
+
     def validate(self, step: int) -> None:
         found = self.measure()
         self.log.log(step, {f"validation/{k}": v for k, v in found.items()})
@@ -180,7 +184,7 @@ class StageCallback(TrainerCallback):
         if state.global_step % self.eval_steps == 0 or last:
             self.validate(state.global_step)
             if self.best.exhausted and not last:
-                self.stopped = f"no better {self.selection.metric} in {self.selection.patience} validations"
+                self.stopped = self.why_stopped
                 control.should_training_stop = True
 
 
@@ -222,7 +226,10 @@ def run_trainer(
         trainer.add_callback(callback)
         if checkpoint is not None:
             bar.say(f"  resuming from step {step}")
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if callback.best.exhausted:  # killed right behind the validation that stopped it
+            callback.stopped = callback.why_stopped
+        else:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     log.close()
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         shutil.copyfile(callback.best_dir / name, stage.dir / name)  # what follows may be killed, and resumed

@@ -85,6 +85,15 @@ def test_a_reports_annotators_are_held_out_together(tmp_path: Path) -> None:
     assert {g.study_id for g in train}.isdisjoint(g.study_id for g in held)
 
 
+def test_a_patients_reports_are_held_out_together() -> None:
+    made = [group(f"s{i}", "Ann", [(0, 1)]) for i in range(30)]
+    for i, each in enumerate(made):
+        each.patient_id = f"p{i // 3}"
+    train, held = split_groups(made, 0.3, seed=1)
+    assert (len(train), len(held)) == (21, 9)
+    assert {g.patient_id for g in train}.isdisjoint(g.patient_id for g in held)
+
+
 def test_a_row_that_is_no_answer_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     write_pairs(path, [group("s1", "Ann", [(0, 1), (0, 2)])], PAPER13)

@@ -22,6 +22,19 @@ def test_balance_draws_rare_labels_more_often() -> None:
     assert abs((half == 0).sum() - 7.4) <= 1
 
 
+def test_every_row_comes_within_a_few_epochs() -> None:
+    labels = np.array([[1]] * 90 + [[2]] * 9 + [[0]], dtype=np.int8)
+    epochs = [balanced_rows(labels, 0.5, 1, epoch) for epoch in range(6)]
+    assert len(set(epochs[0])) < 100  # a frequent row has a share of .78
+    assert epochs[0] != epochs[1]
+    assert set().union(*epochs) == set(range(100))
+    one = TrainingArguments(per_device_train_batch_size=1, use_cpu=True, report_to=[])
+    sampler = LengthGrouped([1] * 100, one, 3, lambda epoch: epochs[epoch])
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        assert sorted(sampler) == epochs[epoch]
+
+
 def test_rows_that_mention_nothing_or_are_unknown_count_as_the_most_frequent_cell() -> None:
     labels = np.array([[3, -1]] * 50 + [[0, 3]] * 2 + [[1, 3]] * 48, dtype=np.int8)
     rows = balanced_rows(labels, 1.0, 1)

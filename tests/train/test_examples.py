@@ -16,7 +16,15 @@ from lite_chex.errors import UserError
 from lite_chex.findings import SKIP, FindingSet
 from lite_chex.recipe import Recipe, Source, load_recipe
 from lite_chex.train import preferences
-from lite_chex.train.examples import Examples, check_splits, error_score, load_source, load_split, single_edits
+from lite_chex.train.examples import (
+    Examples,
+    check_splits,
+    error_score,
+    load_source,
+    load_split,
+    print_rare_normal,
+    single_edits,
+)
 from lite_chex.train.preferences import Samples, corrected
 from lite_chex.train.run import PAIRS_FILE
 from tests.conftest import make_recipe
@@ -235,7 +243,7 @@ def test_pairs_that_people_made_are_not_of_reports_that_the_run_is_tested_on(tin
     ]
     given = [AnswerGroup(str(i), t, source="human", annotator="Ann", **pair) for i, t in enumerate(texts)]
     write_pairs(tmp_path / "people.jsonl", given, recipe.findings)
-    said = "2 of 3 reports of .*people.jsonl are validation or test reports"
+    said = "people.jsonl: 2 of its 3 reports are validation or test reports"
     with pytest.raises(UserError, match=f"{said}; take them out"):
         preferences.make_preferences(recipe, console)
     recipe.data.shared = "leave_out"
@@ -243,6 +251,36 @@ def test_pairs_that_people_made_are_not_of_reports_that_the_run_is_tested_on(tin
     made = preferences.make_preferences(recipe, console)
     assert [g.report for g in read_pairs(made, recipe.findings)] == ["Edema."]
     assert re.search(f"{said}: left out", console.file.getvalue())
+
+
+def test_pairs_are_compared_with_the_splits_as_they_are_now(tiny_base: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tiny_base, tmp_path)
+    console = Console(file=io.StringIO(), width=300)
+    pair = {"answers": [(P,) + (A,) * 12, (N,) + (A,) * 12], "pairs": [(0, 1)]}
+    texts = ["Edema.", load_source(recipe.data.preference[0], recipe).texts[0]]
+    write_pairs(recipe.run_dir / PAIRS_FILE, [AnswerGroup("1", t, **pair) for t in texts], recipe.findings)
+    assert len(preferences.run_pairs(recipe, console)) == 2
+    recipe.data.test, recipe.data.preference = recipe.data.preference, recipe.data.test
+    with pytest.raises(UserError, match=r"preferences.jsonl: 1 of its 2 reports .* run litechex preferences again"):
+        preferences.run_pairs(recipe, console)
+    recipe.data.shared = "leave_out"
+    assert [g.report for g in preferences.run_pairs(recipe, console)] == ["Edema."]
+
+
+@pytest.mark.parametrize("normal", [0, 30])
+def test_gold_in_which_hardly_a_report_is_normal_is_told(tiny_base: Path, tmp_path: Path, normal: int) -> None:
+    recipe = make_recipe(tiny_base, tmp_path)
+    reports = tmp_path / "train.csv"
+    reports.write_text("report\n" + "No acute disease.\n" * 40 + "Edema.\n" * 60)
+    recipe.data.train = [Source(reports=str(reports), labels="rules")]
+    labels = np.full((100, 13), A, dtype=np.int8)
+    labels[:normal, -1] = P
+    gold = Examples([Report(i, str(i), "Edema.") for i in range(100)], labels, np.ones(13, dtype=bool), False, "gold")
+    console = Console(file=io.StringIO(), width=300)
+    print_rare_normal([gold], recipe, console)
+    said = "No Finding stands in 0 of 100 gold reports, and in 40% of the training reports (by the rules)"
+    assert (said in console.file.getvalue()) == (normal == 0)
+    assert normal == 0 or not console.file.getvalue()
 
 
 def test_pairs_that_people_made_fit_the_model_like_all_others(tiny_base: Path, tmp_path: Path) -> None:

@@ -67,6 +67,25 @@ def test_nothing_is_stale_until_something_is_made_again(run: Recipe) -> None:
     assert stale(run, ("preferences", "reward")) is None
 
 
+def test_pairs_are_stale_where_what_ranked_them_changed(run: Recipe, tmp_path: Path) -> None:
+    run.preferences.validation_fraction = 0.5  # no pair hangs on it
+    assert changed(run, "preferences") == []
+    run.preferences.missed = 3.0
+    assert stale(run, ("preferences",)) == (
+        f"{run.run_dir}: preferences.jsonl was made from an earlier section preferences or seed; "
+        "run litechex preferences to make it again"
+    )
+    record_pairs(run, sampled=True)
+    source = run.data.preference[0]
+    gold = tmp_path / "gold.csv"
+    gold.write_bytes(Path(str(source.labels)).read_bytes())
+    run.data.preference = [source.model_copy(update={"labels": str(gold)})]
+    record_pairs(run, sampled=True)
+    assert changed(run, "preferences") == []
+    gold.write_text(gold.read_text().replace("-1.0", "1.0"))
+    assert changed(run, "preferences") == ["data.preference"]
+
+
 def test_new_pairs_make_the_reward_model_stale(run: Recipe) -> None:
     with (run.run_dir / PAIRS_FILE).open("a") as file:
         file.write("{}\n")

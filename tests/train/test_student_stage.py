@@ -18,6 +18,8 @@ from lite_chex.errors import UserError
 from lite_chex.labelers.rules import RuleLabeler
 from lite_chex.recipe import Recipe, load_recipe, shipped
 from lite_chex.train.examples import load_split
+from lite_chex.train.sft import train_sft
+from lite_chex.train.stages import evaluate_run
 from lite_chex.train.student import train_student
 
 SAMPLES = shipped("data_samples")
@@ -49,6 +51,18 @@ def test_the_student_may_learn_from_every_split_but_the_tests(tmp_path: Path) ->
         len(path.read_text().splitlines()) for path in (recipe.run_dir / "predictions" / "teacher").glob("*.jsonl")
     ]
     assert sorted(lines) == [400, 585]  # five of the other test reports have the text of one of the ten
+
+
+def test_a_student_of_an_earlier_adapter_is_left_out_of_the_tables(tmp_path: Path) -> None:
+    recipe = small(tmp_path, "sft.max_steps=3", "distill.teacher=run")
+    train_sft(recipe, QUIET)
+    train_student(recipe, QUIET)
+    assert "student" in evaluate_run(recipe, QUIET)[0].systems
+    recipe.sft.learning_rate /= 2
+    train_sft(recipe, QUIET)
+    (bundle,) = evaluate_run(recipe, QUIET)
+    assert "student" not in bundle.systems
+    assert any("student was made from an earlier SFT; run litechex distill" in note for note in bundle.notes)
 
 
 def litechex(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
