@@ -81,11 +81,12 @@ def _widths(table: Table, part: list[int], width: int, padding: int) -> tuple[li
     # A column of free text folds as well: no more than a quarter of the line is kept for it.
     figures = [min(_needed(table, i), width // 4) for i in part]
     counts = [n for n, header in zip(lead, table.lead) if header == "n"]
-    names = len(lead) - len(counts)
     left = width - sum(counts) - sum(figures) - (_DIVIDER + padding) * (len(figures) + len(lead)) + _DIVIDER
-    shares: list[int | None] = [
-        n if header == "n" else min(n, max(left // names, MIN_NAME)) for n, header in zip(lead, table.lead)
-    ]
+    shares: list[int | None] = [*lead]
+    names = sorted((n, i) for i, (n, header) in enumerate(zip(lead, table.lead)) if header != "n")
+    for k, (n, i) in enumerate(names):  # the short ones first: what they leave is the long ones'
+        share = min(n, max(left // (len(names) - k), MIN_NAME))
+        shares[i], left = share, left - share
     return shares, [n if n < width // 4 else None for n in figures]
 
 

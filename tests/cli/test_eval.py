@@ -313,6 +313,15 @@ def test_long_names_give_way_before_figures_do(files, capsys):
     assert "…" not in out
 
 
+def test_no_finding_is_broken_within_a_word(files, capsys):
+    gold = labels([(*row, 0) for row in GOLD], (*NAMES, "Enlarged Cardiomediastinum"))
+    write(files["gold"], gold, IDS)
+    arguments = ("--gold", files["gold"], "--pred", f"rules={files['close']}", "--pred", f"student={files['far']}")
+    _, out, _ = run(capsys, *arguments, "--bootstrap", 0, "--tables")
+    cells = out[out.index("Finding by certainty") :]
+    assert re.search(r"^(Enlarged )?Cardiomediastinum\b", cells, re.MULTILINE), cells
+
+
 def renamed(path: Path, id_column: str) -> Path:
     """The same file under another id column, none where it is empty."""
     with path.open(newline="") as file:
