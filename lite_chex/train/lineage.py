@@ -57,7 +57,7 @@ def _settings(recipe: Recipe) -> dict[str, str]:
     for source in recipe.data.preference:
         gold.append(source.model_dump(mode="json", exclude={"name", "reports", "labels"}))
         gold += [file_digest(Path(p)) if Path(p).is_file() else p for p in (source.reports, source.labels) if p]
-    parts = {"section preferences or seed": [own, recipe.seed], "data.preference": gold}
+    parts = {"recipe (seed, preferences)": [own, recipe.seed], "data.preference": gold}
     return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}
 
 

@@ -72,7 +72,7 @@ def test_pairs_are_stale_where_what_ranked_them_changed(run: Recipe, tmp_path: P
     assert changed(run, "preferences") == []
     run.preferences.missed = 3.0
     assert stale(run, ("preferences",)) == (
-        f"{run.run_dir}: preferences.jsonl was made from an earlier section preferences or seed; "
+        f"{run.run_dir}: preferences.jsonl was made from an earlier recipe (seed, preferences); "
         "run litechex preferences to make it again"
     )
     record_pairs(run, sampled=True)
