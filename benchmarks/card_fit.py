@@ -269,14 +269,12 @@ def ppo_iterations(recipe: Recipe, console: Console, clock: Clock) -> float:
 
 
 def table_of(rows: list[Measured], where: str, on_card: bool) -> Table:
-    """The figures. On a CPU the peak is the whole process's, so it says nothing about the plan; nor does labelling's on
-    a card, where it takes the largest batch that fits."""
+    """The figures. On a CPU the peak is the whole process's, so it says nothing about the plan."""
     table = Table(
         "model", "card", "stage", "peak", "plan", "off by", "s", "tok/s", "rep/s", "", title=f"GiB and speed on {where}"
     )
     for row in rows:
-        comparable = row.peak_gb and on_card and row.stage != "label"
-        off = f"{row.planned_gb / row.peak_gb - 1:+.0%}" if comparable else "-"
+        off = f"{row.planned_gb / row.peak_gb - 1:+.0%}" if row.peak_gb and on_card else "-"
         table.add_row(
             row.model, f"{row.card_gb:g}", row.stage, f"{row.peak_gb:.2f}", f"{row.planned_gb:.2f}", off,
             f"{row.seconds:.2f}", f"{row.tokens_per_second:,.0f}" if row.tokens_per_second else "-",

@@ -15,10 +15,6 @@ from lite_chex.decode.decoder import BATCH_TOKENS, DecisionDecoder
 if TYPE_CHECKING:
     from lite_chex.recipe import ModelSection
 
-CPU_TOKENS = BATCH_TOKENS
-CARD_TOKENS = 16384
-"""The most that is tried: matrix products of this size keep a machine busy. More has not been measured."""
-
 SHARE = 0.5
 """Of the free memory on a CPU; the rest is for whoever else is on the machine."""
 
@@ -28,18 +24,18 @@ T = TypeVar("T")
 def fit_batch(decoder: DecisionDecoder, section: ModelSection) -> str:
     """Set ``decoder.batch_tokens`` to what this machine takes, and say it in one line."""
     if decoder.backbone.device.type == "cuda":
-        decoder.batch_tokens = CARD_TOKENS
+        decoder.batch_tokens = BATCH_TOKENS
         longest = section.max_length - len(decoder.prefix_ids) - decoder.template.max_answer_length
         within_memory(decoder, lambda: _largest_batches(decoder, longest))
-        tried = "more runs out of memory" if decoder.batch_tokens < CARD_TOKENS else "the most that is tried"
+        tried = "more runs out of memory" if decoder.batch_tokens < BATCH_TOKENS else "the most that is tried"
         return f"batch: up to {decoder.batch_tokens:,} tokens a pass (tried on this card; {tried})"
     import psutil
 
     free = psutil.virtual_memory().available
     per_token = bytes_per_token(decoder, section)
     fits = max(int(SHARE * free / per_token), 1)
-    decoder.batch_tokens = min(fits, CPU_TOKENS)
-    why = "the most that is tried" if fits >= CPU_TOKENS else f"half of the {free / 2**30:.1f} GiB of free memory"
+    decoder.batch_tokens = min(fits, BATCH_TOKENS)
+    why = "the most that is tried" if fits >= BATCH_TOKENS else f"half of the {free / 2**30:.1f} GiB of free memory"
     need = decoder.batch_tokens * per_token / 2**30
     return f"batch: up to {decoder.batch_tokens:,} tokens a pass (about {need:.2f} GiB; {why})"
 

@@ -13,7 +13,8 @@ import psutil
 import pytest
 import torch
 
-from lite_chex.decode.budget import CPU_TOKENS, SHARE, bytes_per_token, fit_batch, within_memory
+from lite_chex.decode.budget import SHARE, bytes_per_token, fit_batch, within_memory
+from lite_chex.decode.decoder import BATCH_TOKENS
 from tests.conftest import model_section
 from tests.decode.test_decoder import World
 
@@ -78,10 +79,10 @@ def test_counted_from_free_memory_on_a_cpu(world: World, tiny_base: Path, monkey
     per_token = bytes_per_token(world.decoder, section)
     # Keys and values alone: 2 layers x 2 x 32 numbers of 4 bytes.
     assert per_token > 2 * 2 * 32 * 4
-    for tokens, words in ((1000, "free memory"), (10 * CPU_TOKENS, "most that is tried")):
+    for tokens, words in ((1000, "free memory"), (10 * BATCH_TOKENS, "most that is tried")):
         available = int((tokens + 0.5) * per_token / SHARE)
         monkeypatch.setattr(psutil, "virtual_memory", lambda a=available: SimpleNamespace(available=a))
         line = fit_batch(world.decoder, section)
-        assert world.decoder.batch_tokens == min(tokens, CPU_TOKENS)
+        assert world.decoder.batch_tokens == min(tokens, BATCH_TOKENS)
         assert words in line
-        assert f"{min(tokens, CPU_TOKENS):,} tokens" in line
+        assert f"{min(tokens, BATCH_TOKENS):,} tokens" in line
