@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lite_chex.data.files import atomic_path, refuse_overwriting
-from lite_chex.data.labels import PRESENCE_KEY, id_column_beside, read_labels
+from lite_chex.data.labels import PRESENCE_KEY, id_column_beside, read_labels, unread_columns
 from lite_chex.data.readers import id_text
 from lite_chex.data.records import LabelTable
 from lite_chex.data.sources import Source, SourceOptions, SourceReport, open_source, split_name
@@ -39,7 +39,8 @@ CODES = np.array([1.0, 0.0, -1.0, np.nan, 9.0], dtype=np.float32)
 
 @dataclass(frozen=True)
 class LabelFiles:
-    """Label and split files beside the reports. gold: its labels replace those of ``labels`` for its studies."""
+    """Label and split files beside the reports. gold: its labels replace those of ``labels`` for its studies; splits:
+    they replace the source's own."""
 
     labels: Path | None = None
     gold: Path | None = None
@@ -129,7 +130,8 @@ class _KnownLabels:
             )
         self.presence = source.presence and has_own if not self.tables else options.presence
         self.columns = np.logical_or.reduce([source.columns, *(t.columns for _, t, _ in self.tables.values())])
-        self.used = dict.fromkeys(self.tables, 0)
+        self.used: dict[str, set[int]] = {role: set() for role in self.tables}
+        self.splits_used = 0
         self._not_own = self.columns & ~source.columns
         self._unlabelled = np.full(len(options.findings), SKIP, dtype=np.int8)
         for _, table, _ in self.tables.values():
@@ -138,11 +140,13 @@ class _KnownLabels:
     def attach(self, item: SourceReport, splits: Mapping[str, str]) -> SourceReport:
         """The report with its labels (none scored where nothing has any) and its split."""
         study = item.report.study_id
-        split = item.split or splits.get(study)
+        split = splits.get(study)
+        self.splits_used += split is not None
+        split = split or item.split
         for role, (_, table, index) in self.tables.items():
             row = index.get(study)
             if row is not None:
-                self.used[role] += 1
+                self.used[role].add(row)
                 return replace(item, split=split, labels=table.values[row], label_source=self._name(role))
         if item.labels is None:
             return replace(item, split=split, labels=self._unlabelled)
@@ -157,9 +161,11 @@ class _KnownLabels:
         notes = []
         for role, (path, table, _) in self.tables.items():
             notes += [f"{path.name}: {warning}" for warning in table.warnings]
-            # A study in both files is labelled by gold, so only gold's own count says what had no report.
-            alone = role == "gold" or "gold" not in self.tables
-            if alone and (unused := len(table) - self.used[role]):
+            if unread := ", ".join(unread_columns(Table(path), table.findings, table.id_column)):
+                notes.append(f"{path.name} has columns that are no finding of {table.findings.name}: {unread}")
+            # A study in both files is labelled by gold.
+            gold = self.tables["gold"][2] if role != "gold" and "gold" in self.tables else {}
+            if unused := sum(i not in self.used[role] and study not in gold for i, study in enumerate(table.ids)):
                 of_them = f"{unused} of its {plural(len(table), 'row')}"
                 notes.append(f"{path.name}: {of_them} {'has' if unused == 1 else 'have'} no report here")
         if self.presence:
@@ -174,14 +180,14 @@ def _refuse_nothing(
     if not summary.reports:
         raise UserError(f"{path}: holds no reports")
     for role, (label_path, table, _) in known.tables.items():
-        covered = role == "labels" and known.used.get("gold", 0) > 0
-        if not known.used[role] and not covered:
+        gold = known.tables["gold"][2] if role == "labels" and "gold" in known.tables else {}
+        if not known.used[role] and not (table.ids and all(study in gold for study in table.ids)):
             example = f'"{table.ids[0]}"' if table.ids else "no rows"
             raise UserError(
                 f"{label_path}: none of its {len(table)} ids ({table.id_column}: {example}, …) is the id of a report "
                 f'in {path} ("{summary.first_id}", …)'
             )
-    if splits and not summary.splits:
+    if splits and not known.splits_used:
         raise UserError(f'{files.splits}: none of its studies is a report in {path} ("{summary.first_id}", …)')
 
 

@@ -8,6 +8,7 @@ cannot be read is a report with ``error`` set, never the end of the run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ SECTION_COLUMNS = {
     "findings": ("findings", "section_findings"),
     "impression": ("impression", "section_impression"),
 }
+_WHOLE_FLOAT = re.compile(r"(?<=\d)\.0+\Z")
+"""pandas writes the patient 10000032 as 10000032.0 where a row lacks one: the two are one patient."""
 ROW_ID = "row"
 """The name of the id column where the file has none: ids are 0-based row numbers."""
 
@@ -121,7 +124,7 @@ def _iter_reports(table: Table, columns: ReportColumns) -> Iterator[Report]:
 def report_of(row: Row, cells: dict[str, object]) -> Report:
     """The report in a row. cells: by role: text, id, patient, findings, impression, split (any may be missing)."""
     study_id = id_text(cells.get("id"))
-    patient_id = id_text(cells.get("patient")) or None
+    patient_id = _WHOLE_FLOAT.sub("", id_text(cells.get("patient"))) or None
     split = split_name(cells.get("split"))
     error = row.error
     if not study_id and "id" in cells:
@@ -156,7 +159,8 @@ def id_text(cell: object) -> str:
 def split_name(cell: object) -> str | None:
     """A split's name as LiteChex spells it: train, validation, test; None where blank."""
     name = id_text(cell)
-    return SPLIT_NAMES.get(name.lower(), name) or None
+    spelt = name.lower()
+    return SPLIT_NAMES.get(spelt, spelt if spelt in ("train", "validation", "test") else name) or None
 
 
 def _is_no_text(cell: object) -> bool:

@@ -7,25 +7,33 @@ last section is the "last paragraph"; of several sections of a kind the last one
 
 What differs: an addendum or wet read above an underscore line never counts as the report's findings or
 impression; and where these rules miss findings or impression, FINDINGS:/IMPRESSION: in the middle of a line
-(a report flattened to one line) or "Findings:" at the start of one are taken as headers too.
+(a report flattened to one line) or "Findings:" at the start of one are taken as headers too. MIMIC's rules by
+hand for 54 single studies are not here. Of other hospitals: a SUMMARY or OPINION is the impression where there is
+no other (Stanford's SUMMARY: is a code for the whole report).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FULL_REPORT = "full report"
 LAST_PARAGRAPH = "last paragraph"
 PREAMBLE = "preamble"
 ADDENDUM = "addendum"
 
+_TYPOS = (
+    "imp", "impressions", "impresion", "impresson", "impressoin", "imprssion", "imprression", "imoression",
+    "imression", "ipression", "mpression", "impession", "impressin", "impressino", "imperssion",
+)  # fmt: skip
+_FINDINGS_TYPOS = ("findins", "findindgs", "findgings", "findngs", "findnings", "finidngs")
 _NAMES = {
+    **dict.fromkeys(_TYPOS, "impression"),
+    **dict.fromkeys(_FINDINGS_TYPOS, "findings"),
     "impression": "impression",
     "conclusion": "impression",
     "conclusions": "impression",
-    "opinion": "impression",
-    "summary": "impression",
+    "end of impression": "end of impression",
     "findings": "findings",
     "finding": "findings",
     "chest, two views": "findings",
@@ -33,8 +41,13 @@ _NAMES = {
     "comparisons": "comparison",
     "comparison exam": "comparison",
     "comparison film": "comparison",
+    "comparision": "comparison",
+    "comparsion": "comparison",
+    "comparrison": "comparison",
+    "comparisions": "comparison",
     "reference exam": "comparison",
     "indication": "indication",
+    "idication": "indication",
     "clinical indication": "indication",
     "reason for exam": "indication",
     "reason for examination": "indication",
@@ -61,10 +74,9 @@ _NAMES = {
     "pfi": "history",
 }
 _NO_FINDINGS = ("indication", "history", "examination", "technique", "comparison", "notification", "date")
-_TYPOS = {
-    "imp", "impressions", "impresion", "impresson", "impressoin", "imprssion", "imprression", "imoression",
-    "imression", "ipression", "mpression", "impession", "impressin", "impressino",
-}  # fmt: skip
+_IN_ITS_PLACE = ("summary", "opinion")
+"""An impression where the report has none by another name."""
+_SAYS = re.compile(r"\b(?:is|are|was|were|has|have|there|no)\b", re.I)
 _CONTAINED = ("impression", "findings", "history", "comparison", "addendum")
 _VIEWS = re.compile(
     r"chest|portable|\bribs\b|bone window|(?:pa|ap|lateral|frontal|one|two) views?|frontal (?:and|upright|semi-upright)"
@@ -103,8 +115,6 @@ def section_name(header: str) -> str:
     name = " ".join(header.lower().split())
     if name in _NAMES:
         return _NAMES[name]
-    if name in _TYPOS:
-        return "impression"
     for part in _CONTAINED:
         if part in name:
             # "FINDINGS AND IMPRESSION" is an impression: the earlier of the list wins.
@@ -121,6 +131,8 @@ def split_sections(text: str) -> list[Section]:
         if {name for *_, name in found} & {"findings", "impression"} - {name for *_, name in headers}:
             headers = sorted([*headers, *(h for h in found if not any(_overlap(h, other) for other in headers))])
     sections = _by_headers(text, body, headers)
+    if not any(section.name == "impression" for section in sections):
+        sections = [replace(s, name="impression") if s.name in _IN_ITS_PLACE else s for s in sections]
     if not _has_main(sections) and sections:
         sections = [*sections[:-1], *_last_paragraph(sections[-1])]
     top = _trimmed(ADDENDUM, text, 0, body)
@@ -139,12 +151,16 @@ def text_to_label(text: str) -> str:
     """What a whole report says about the study: findings and impression joined, else the last section that can hold
     any; "" where there is none.
 
-    Indication and history are left out: "evaluate for pneumonia" is a question, not a finding.
+    Indication and history are left out: "evaluate for pneumonia" is a question, not a finding. A comparison counts
+    where it is all there is and says more than which examination it was with.
     """
     sections = split_sections(text)
     last = {section.name: section.text for section in sections}
     joined = join_sections(*(unwrapped(last.get(name, "")) for name in ("findings", "impression")))
     others = [section.text for section in sections if section.name not in _NO_FINDINGS]
+    compared = unwrapped(last.get("comparison", ""))
+    if not others and _SAYS.search(compared.partition(". ")[2]):
+        others = [compared]
     return joined or (unwrapped(others[-1]) if others else "")
 
 

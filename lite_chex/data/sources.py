@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -96,13 +97,14 @@ def open_source(name: str, path: Path, options: SourceOptions) -> Source:
 
 
 def _mimic(path: Path, options: SourceOptions) -> Source:
-    """MIMIC-CXR: ``files/p10/p10000032/s50414267.txt`` in a folder or the zip of it."""
+    """MIMIC-CXR: ``files/p10/p10000032/s50414267.txt`` in a folder (of one patient, too) or the zip of it."""
+    _has_its_own_text("mimic-cxr", options)
     source = Source(iter(()), _no_columns(options))
 
     def reports() -> Iterator[SourceReport]:
         row = strange = 0
         for name, content in iter_files(path, ".txt"):
-            match = _MIMIC_PATH.search(name)
+            match = _MIMIC_PATH.search(f"{path.resolve().name}/{name}")
             if match is None:
                 strange += 1
                 continue
@@ -119,6 +121,11 @@ def _mimic(path: Path, options: SourceOptions) -> Source:
     return source
 
 
+def _has_its_own_text(name: str, options: SourceOptions) -> None:
+    if options.text_column is not None:
+        raise UserError(f"--text-column: --source {name} has a text of its own; --source table reads another column")
+
+
 def _whole_report(row: int, study: str, patient: str | None, content: bytes, sections: bool) -> Report:
     try:
         text = content.decode("utf-8-sig")
@@ -132,6 +139,7 @@ def _whole_report(row: int, study: str, patient: str | None, content: bytes, sec
 
 def _chexpert_plus(path: Path, options: SourceOptions) -> Source:
     """CheXpert Plus: one row an image; the further views of a study repeat its report and are left out."""
+    _has_its_own_text("chexpert-plus", options)
     table = Table(path)
     table.require("path_to_image", "report")
     source = Source(iter(()), _no_columns(options), id_column="path_to_image")
@@ -145,11 +153,9 @@ def _chexpert_plus(path: Path, options: SourceOptions) -> Source:
             cells = dict(zip(names, row.cells))
             image = id_text(cells["path_to_image"])
             match = _CHEXPERT_PATH.search(image)
-            if match:
-                if match.group(0) in seen:
-                    views += 1
-                    continue
-                seen.add(match.group(0))
+            if match and match.group(0) in seen:
+                views += 1
+                continue
             roles = {
                 "id": image,
                 "text": cells["report"],
@@ -158,7 +164,10 @@ def _chexpert_plus(path: Path, options: SourceOptions) -> Source:
                 "impression": cells.get("section_impression"),
             }
             split = split_name(cells.get("split") or (match and match.group(1)))
-            yield SourceReport(_sectioned(report_of(row, roles), options.sections is not False), split)
+            report = _sectioned(report_of(row, roles), options.sections is not False)
+            if match and report.error is None and report.text:
+                seen.add(match.group(0))
+            yield SourceReport(report, split)
         if views:
             source.notes.append(f"{plural(views, 'row')} of further views of a study, with the same report: left out")
 
@@ -182,9 +191,12 @@ def _openi(path: Path, options: SourceOptions) -> Source:
         table.require(*(() if options.id_column else ("uid",)))
         return _table(path, options, patient_is_study=True)
 
+    _has_its_own_text("openi", options)
+
     def reports() -> Iterator[SourceReport]:
         for row, (name, content) in enumerate(iter_files(path, ".xml")):
-            yield SourceReport(_openi_report(row, Path(name).stem, content))
+            study = Path(name).stem.encode("utf-8", "replace").decode()
+            yield SourceReport(_openi_report(row, study, content))
 
     return Source(reports(), _no_columns(options), id_column="uid")
 
@@ -204,8 +216,9 @@ def _openi_report(row: int, study: str, content: bytes) -> Report:
 
 def _chexgpt(path: Path, options: SourceOptions) -> Source:
     """CheX-GPT's JSON lines. "not_exist" says neither negative nor absent, so the labels are presence gold."""
+    _has_its_own_text("chexgpt", options)
     table = Table(path)
-    table.require("text", "label")
+    table.require("text", "label", *([options.id_column] if options.id_column else []))
     id_name = next((n for n in (options.id_column, "study_id", "id") if n is not None and n in table.columns), None)
     findings = options.findings
     source = Source(iter(()), _no_columns(options), presence=True, id_column=id_name or ROW_ID)
@@ -253,8 +266,9 @@ def _chexgpt_labels(label: object, findings: FindingSet) -> tuple[LabelArray, se
 
 def _chexpert_labeler(path: Path, options: SourceOptions) -> Source:
     """The CheXpert labeler's input (one column, no header) or its output (``Reports`` + 14 columns)."""
-    if "Reports" in Table(path).columns:
-        return _table(path, options)
+    with suppress(UserError):  # a first row that is not UTF-8 is a report, and one bad row
+        if "Reports" in Table(path).columns:
+            return _table(path, options)
     table = Table(path, header=False)
     if len(table.columns) != 1:
         raise UserError(
@@ -272,7 +286,7 @@ def _chexpert_labeler(path: Path, options: SourceOptions) -> Source:
 def _chexbert(path: Path, options: SourceOptions) -> Source:
     """CheXbert's CSV: ``Report Impression``, and 14 label columns where CheXbert wrote it."""
     Table(path).require("Report Impression")
-    return _table(path, options)
+    return _table(path, replace(options, text_column=options.text_column or "Report Impression"))
 
 
 def _table(path: Path, options: SourceOptions, patient_is_study: bool = False) -> Source:

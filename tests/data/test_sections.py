@@ -221,3 +221,40 @@ def test_every_section_stands_where_it_says(text: str) -> None:
         assert text[section.start : section.start + len(section.text)] == section.text
         assert section.start >= end
         end = section.start + len(section.text)
+
+
+STANFORD = """\
+NARRATIVE:
+CHEST ONE VIEW 1/1/2011
+CLINICAL HISTORY: Fall.
+FINDINGS: Portable film.
+IMPRESSION:
+1. NEW FLUID ON THE LEFT.
+END OF IMPRESSION:
+SUMMARY: 2-ABNORMAL, PREVIOUSLY REPORTED
+"""
+
+
+def test_a_summary_is_the_impression_only_where_there_is_no_other() -> None:
+    assert findings_and_impression(STANFORD)[1] == "1. NEW FLUID ON THE LEFT."
+    assert text_to_label(STANFORD) == "Portable film.\n1. NEW FLUID ON THE LEFT."
+    for name in ("SUMMARY", "OPINION"):
+        assert findings_and_impression(f"FINDINGS: Wet.\n{name}: Edema.\n") == ("Wet.", "Edema.")
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [("FINDNGS", "findings"), ("IMPERSSION", "impression"), ("COMPARSION", "comparison"), ("IDICATION", "indication")],
+)
+def test_mimics_misspelt_headers(header: str, name: str) -> None:
+    assert section_name(header) == name
+
+
+def test_a_report_written_under_comparison_is_read_and_a_mere_prior_is_not() -> None:
+    head = " FINAL REPORT\n INDICATION:  Cough.\n \n COMPARISON:  "
+    assert text_to_label(f"{head}Radiograph ___.  There is new fluid on the\n left.\n").endswith(
+        "new fluid on the left."
+    )
+    for prior in ("None.", "Radiograph ___.", "Radiograph ___.  CT of ___."):
+        assert text_to_label(f"{head}{prior}\n") == ""
+    assert text_to_label(f"{head}Radiograph ___.  There is fluid.\n \n FINDINGS:  Clear.\n") == "Clear."
