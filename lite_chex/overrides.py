@@ -17,7 +17,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         raise UserError(f'--set "{override}": write section.key=value')
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that there is not
         raise UserError(f"--set {key}: the value is not readable YAML") from None
     # YAML reads 1e-5 as text; people mean the number.
     if isinstance(parsed, str):
@@ -27,12 +27,13 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     for part in parents:
         if isinstance(node, list):
-            index = _index(key, part, node)
-            node = node[index]
+            node = node[_index(key, part, node)]
         else:
             if not isinstance(node.get(part), (dict, list)):
                 node[part] = {}
             node = node[part]
+        if not isinstance(node, (dict, list)):
+            raise UserError(f'--set {key}: "{part}" is a value, nothing stands below it')
     if isinstance(node, list):
         node[_index(key, last, node)] = parsed
     else:
@@ -40,7 +41,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
 
 
 def _index(key: str, part: str, node: list[Any]) -> int:
-    if not part.isdigit() or int(part) > len(node):
+    if not (part.isascii() and part.isdecimal()) or int(part) > len(node):
         raise UserError(f'--set {key}: "{part}" is no place in a list of {len(node)}')
     if int(part) == len(node):
         node.append({})

@@ -35,7 +35,7 @@ def read_sections(path: Path) -> dict[str, Any]:
     """
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
             reason = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {error.problem}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,24 @@ def test_a_key_that_stands_twice_is_named(tmp_path: Path) -> None:
     path.write_text("base: &base {seed: 3}\n" + text.replace("seed: 7", "<<: *base"))
     with pytest.raises(UserError, match="unknown key base"):  # merging is no repetition
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("name=2026-99-99", "the value is not readable YAML"),
+        ("data.train.²=1", '"²" is no place in a list'),
+        ("name.a=1", "name"),
+        ("data.preference_pairs.0.foo=1", '"0" is a value, nothing stands below it'),
+    ],
+)
+def test_overrides_that_cannot_be_are_one_sentence(override: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        load_recipe("tiny-cpu", ["data.preference_pairs=[a.jsonl]", override])
+
+
+def test_a_date_that_there_is_not_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: x\ndescription: 2026-13-45\n")
+    with pytest.raises(UserError, match=r"r\.yaml: not a readable YAML file \(month must be in 1"):
+        load_recipe(str(path))

@@ -44,16 +44,32 @@ def iter_files(path: Path, extension: str) -> Iterator[tuple[str, bytes]]:
         # zipfile's way to say that a password or another packer is needed.
         raise UserError(f"{path}: is a zip that cannot be opened here; unpack it and give the folder") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from error
+        raise UserError(
+            f"{error.filename or path}: cannot be read ({error.strerror or type(error).__name__})"
+        ) from error
     if not any_read:
         raise UserError(f"{path}: holds no {extension} file")
 
 
+def _wanted(name: str, extension: str) -> bool:
+    """Not the hidden ones: macOS puts ``__MACOSX/._1.xml`` beside each ``1.xml``."""
+    return name.endswith(extension) and not name.rpartition("/")[2].startswith(".")
+
+
 def _folder(path: Path, extension: str) -> Iterator[tuple[str, bytes]]:
-    for folder, folders, names in os.walk(path):
+    def refuse(error: OSError) -> None:
+        raise error
+
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(path, onerror=refuse, followlinks=True):
+        found = os.stat(folder)
+        if (found.st_dev, found.st_ino) in seen:  # a link to what was read before, perhaps to itself
+            folders.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
         folders.sort()
         for name in sorted(names):
-            if name.endswith(extension):
+            if _wanted(name, extension):
                 file = Path(folder, name)
                 yield file.relative_to(path).as_posix(), file.read_bytes()
 
@@ -61,13 +77,19 @@ def _folder(path: Path, extension: str) -> Iterator[tuple[str, bytes]]:
 def _zip(path: Path, extension: str) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            if info.filename.endswith(extension):
+            if _wanted(info.filename, extension):
                 yield info.filename, archive.read(info)
 
 
 def _tar(path: Path, extension: str) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(path, "r|*") as archive:
         for member in archive:
-            file = archive.extractfile(member) if member.name.endswith(extension) else None
+            if not _wanted(member.name, extension):
+                continue
+            if member.islnk() or member.issym():
+                raise UserError(
+                    f"{path}: has links in it, which cannot be followed here; unpack it and give the folder"
+                )
+            file = archive.extractfile(member)
             if file is not None:
                 yield member.name, file.read()

@@ -147,7 +147,7 @@ class CellReader:
             if not self.presence:
                 raise ValueError(f"A is no code of four certainties: this looks like presence gold; {DECLARE_PRESENCE}")
             return int(SKIP)
-        if len(str(text)) > LONGEST_CODE:
+        if len(str(text)) > LONGEST_CODE or " " in str(text).strip():
             # It may be report text under a wrong header: it must not reach a log.
             raise ValueError(f"a cell of {len(str(text))} characters is no code (1.0, 0.0, -1.0, blank, or x in gold)")
         value = from_code(text)

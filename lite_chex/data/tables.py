@@ -21,23 +21,24 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from lite_chex.errors import UserError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
 EXTENSIONS = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
-JSONL_PROBE_ROWS = 100
-"""A JSONL file has no header: its columns are the keys of this many rows."""
 CELL_LIMIT = 1_000_000
-"""Characters in one CSV cell, above which an unclosed quote is assumed."""
+"""Characters in one CSV cell; a longer one is nearly always a quote that is never closed."""
 LONGEST_NAME = 60
 HALF_CHARACTER = "half a character (an escape from \\ud800 to \\udfff without the other half); write it whole"
 NOT_UTF8 = "not UTF-8; if the file is cp1252 (Windows), convert it with iconv -f cp1252 -t utf-8 OLD > NEW"
 _ID = r"[\w./:-]{0,80}\d(?:[\w./:-]{0,80}\w)?"
+_ID_ALONE = re.compile(r"[A-Za-z]{0,2}\d{3,}")
 _ID_CELL = re.compile(f'"?{_ID}"?,')
 _DELIMITERS = {";": '";"', "\t": "tabs", "|": '"|"'}
 
@@ -58,8 +59,9 @@ def table_kind(path: Path) -> str:
         UserError: if the file does not exist or its extension is none of :data:`EXTENSIONS`.
     """
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
+    with _readable(path):
+        if not path.exists():
+            raise UserError(f"{path}: no such file")
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give one file ({', '.join(EXTENSIONS)})")
     name = path.name.lower().removesuffix(".gz")
@@ -97,7 +99,8 @@ class Table:
     @property
     def headed(self) -> bool:
         """Whether the columns' names look like names, not like a report or an id, which no message may repeat."""
-        return all(map(_is_name, self.columns))
+        alone = len(self.columns) == 1 and " " in self.columns[0].strip()
+        return not alone and all(map(_is_name, self.columns))
 
     def described(self) -> str:
         """The columns, for an error message: their names, or what seems wrong with the header."""
@@ -153,9 +156,7 @@ class Table:
             return sum(1 for _ in self._csv_cells())
 
     def _open(self) -> IO[bytes]:
-        if self.path.name.lower().endswith(".gz"):
-            return gzip.open(self.path, "rb")  # type: ignore[return-value]
-        return self.path.open("rb")
+        return _open(self.path)
 
     def _parquet(self) -> pq.ParquetFile:
         import pyarrow.parquet as pq
@@ -170,13 +171,10 @@ class Table:
             if raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
                 raise UserError(f"{self.path}: is UTF-16; convert it with iconv -f utf-16 -t utf-8 OLD > NEW")
         if self.kind == "jsonl":
-            keys: dict[str, None] = {}
-            for row in self._json_objects(JSONL_PROBE_ROWS):
-                keys.update(dict.fromkeys(row if isinstance(row, dict) else ()))
+            stat = self.path.stat()
+            keys = _jsonl_keys(self.path, stat.st_mtime_ns, stat.st_size)
             if not keys:
-                raise UserError(
-                    f"{self.path}: no JSON object in its first {JSONL_PROBE_ROWS} lines (one a line is read)"
-                )
+                raise UserError(f"{self.path}: holds no JSON object (one a line is read)")
             return list(keys)
         with self._text() as text:
             first = next(_csv_lines(text), None)
@@ -220,28 +218,9 @@ class Table:
             else:
                 yield Row(number, picked)
 
-    def _json_objects(self, limit: int | None = None) -> Iterator[dict[str, object] | str]:
-        """Each non-blank line as an object, or as the sentence that says why it is none."""
-        with self._open() as raw:
-            number = 0
-            for line in raw:
-                if not line.strip():
-                    continue
-                if limit is not None and number >= limit:
-                    return
-                number += 1
-                try:
-                    value = json.loads(line.decode("utf-8-sig"))
-                except UnicodeDecodeError:
-                    yield NOT_UTF8
-                except (ValueError, RecursionError):
-                    yield "not a JSON object"
-                else:
-                    yield value if isinstance(value, dict) else "not a JSON object"
-
     def _jsonl_rows(self, names: Sequence[str]) -> Iterator[Row]:
         nothing = (None,) * len(names)
-        for number, value in enumerate(self._json_objects()):
+        for number, value in enumerate(_json_objects(self.path)):
             if isinstance(value, str):
                 yield Row(number, nothing, value)
                 continue
@@ -254,11 +233,61 @@ class Table:
         number = 0
         with self._parquet() as file:
             for batch in file.iter_batches(batch_size=4096, columns=list(dict.fromkeys(names))):
-                columns = [batch.column(name).to_pylist() for name in names]
+                columns, sound = zip(*(_values(batch.column(name)) for name in names)) if names else ((), ())
                 cells: Iterator[tuple[object, ...]] = zip(*columns) if columns else iter([()] * batch.num_rows)
                 for row in cells:
-                    yield Row(number, row)
+                    if all(sound) or not any(isinstance(c, str) and _has_surrogates(c) for c in row):
+                        yield Row(number, row)
+                    else:
+                        picked = tuple(None if isinstance(c, str) and _has_surrogates(c) else c for c in row)
+                        yield Row(number, picked, NOT_UTF8)
                     number += 1
+
+
+def _values(column: pa.Array) -> tuple[list[object], bool]:
+    """A Parquet column's cells, and whether they are text (or numbers) as they should be: bytes are decoded, those that
+    are not UTF-8 into surrogates."""
+    import pyarrow as pa
+
+    if not pa.types.is_binary(column.type) and not pa.types.is_large_binary(column.type):
+        try:
+            return column.to_pylist(), True
+        except UnicodeDecodeError:
+            column = column.cast(pa.large_binary())
+    decoded = (None if b is None else b.decode("utf-8", "surrogateescape") for b in column.to_pylist())
+    return list(decoded), False
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    return path.open("rb")
+
+
+def _json_objects(path: Path) -> Iterator[dict[str, object] | str]:
+    """Each non-blank line as an object, or as the sentence that says why it is none."""
+    with _open(path) as raw:
+        for line in raw:
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError:
+                yield NOT_UTF8
+            except (ValueError, RecursionError):
+                yield "not a JSON object"
+            else:
+                yield value if isinstance(value, dict) else "not a JSON object"
+
+
+@lru_cache(maxsize=16)
+def _jsonl_keys(path: Path, *_stamp: int) -> tuple[str, ...]:
+    """The columns of a JSONL file, which has no header: the keys of all its rows (many writers leave nulls out)."""
+    keys: dict[str, None] = {}
+    for row in _json_objects(path):
+        if isinstance(row, dict) and not row.keys() <= keys.keys():
+            keys.update(dict.fromkeys(row))
+    return tuple(keys)
 
 
 class _readable:
@@ -323,7 +352,7 @@ def _csv_lines(text: io.TextIOWrapper, width: int = 0) -> Iterator[list[str] | s
             lines.keep(1)
             _leave_out_rest(lines, broken, width)
             which = f"line {first} is" if lines.done == first else f"lines {first} to {lines.done} are"
-            yield f"{which} not readable as CSV (a quote is stray or never closed)"
+            yield f"{which} not readable as CSV (a quote is stray or never closed, or a cell too long)"
 
 
 def _leave_out_rest(lines: _Lines, broken: str, width: int) -> None:
@@ -349,7 +378,12 @@ def _leave_out_rest(lines: _Lines, broken: str, width: int) -> None:
 
 def _is_name(column: str) -> bool:
     few = len(column) <= LONGEST_NAME and len(column.split()) <= 5
-    return few and not column.isdecimal() and not re.search(r"\w{4,}[.?!](\s|$)", column)
+    return (
+        few
+        and not _ID_ALONE.fullmatch(column.strip())
+        and not column.isdecimal()
+        and not re.search(r"\w{4,}[.?!](\s|$)", column)
+    )
 
 
 def _has_surrogates(cell: str) -> bool:
