@@ -186,7 +186,7 @@ def label(
         for line in made.announce(probabilities or review_below is not None):
             console.print(line, highlight=False, soft_wrap=True)
     if isinstance(made, Estimates):
-        before = None if overwrite else RunState.load(output)
+        before = RunState.load(output) if output.exists() and not overwrite else None
         left = islice(iter_reports(input, text_column, id_column), before.rows if before else 0, None)
         console.print(str(made.estimate(left)), highlight=False, soft_wrap=True)
     summary = run(

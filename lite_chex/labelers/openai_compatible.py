@@ -5,8 +5,8 @@ llama.cpp take. Any other server is asked for a JSON-schema answer. One that ref
 of it (``transformers serve``), is asked for the object in words; its answer is searched for the object, and asked
 for again where there is none. No Finding is set to absent where the answer contradicts itself. PhysioNet's
 agreement forbids sending MIMIC reports to third parties, so an address that is not this machine's is refused
-unless the user says that these reports may be sent. For a local address no proxy of the environment is used and no
-redirect followed: both would carry reports elsewhere.
+unless the user says that these reports may be sent. No redirect is followed, and for a local address no proxy of the
+environment is used: both would carry reports elsewhere than where they may go.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class OpenAILabeler:
             import openai
         except ImportError as error:
             raise UserError('the openai labeler needs a package more: pip install "lite-chex[openai]"') from error
-        http = openai.DefaultHttpxClient(trust_env=False, follow_redirects=False) if local else None
+        http = openai.DefaultHttpxClient(trust_env=not local, follow_redirects=False)
         return openai.OpenAI(
             base_url=self.url, api_key=key or "local", max_retries=self.server.retries, http_client=http
         )

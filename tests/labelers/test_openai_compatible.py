@@ -418,6 +418,15 @@ def test_the_environment_cannot_redirect_reports(server: Server, monkeypatch: py
     assert labeler(server, retries=0).label(["edema"]).errors is None
 
 
+@pytest.mark.parametrize("local", [True, False])
+def test_no_redirect_is_followed(server: Server, monkeypatch: pytest.MonkeyPatch, local: bool) -> None:
+    monkeypatch.setattr(openai_compatible, "is_loopback", lambda _: local)
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    made = make_labeler("openai", LabelerOptions(model="m", server=ServerOptions(base_url=server.url, may_send=True)))
+    assert isinstance(made, openai_compatible.OpenAILabeler)
+    assert made._client._client.follow_redirects is False
+
+
 def test_the_estimate_counts_tokens_and_cost(server: Server) -> None:
     asks = labeler(server, input_price=2.0, output_price=10.0)
     reports = [Report(i, str(i), "x" * 400) for i in range(100)] + [Report(100, "100", " ")]
